@@ -1,0 +1,46 @@
+//! The interface of a device, on one screen.
+//!
+//! A backend computes; it is not where shapes are checked (the specs do that), where modules keep
+//! state or tapes (TypeScript does), nor where handles live (the N-API face does). Every call gets
+//! checked arguments, returns fresh tensors and changes nothing when it fails, except where the
+//! comment says what it moves in place.
+
+use crate::norm::{NormForward, NormGrads, NormOutput, NormSaved};
+use crate::{DType, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, Result, Tensor};
+
+pub trait Backend {
+    /// A block of this device's memory, mutable behind a shared reference.
+    type Memory: Send + Sync;
+
+    /// New tensor with unspecified values.
+    fn empty(&self, shape: &[usize], dtype: DType) -> Result<Tensor<Self::Memory>>;
+    /// New tensor from the host's bytes (length checked by the caller).
+    fn upload(&self, bytes: &[u8], shape: &[usize], dtype: DType) -> Result<Tensor<Self::Memory>>;
+    /// Copies the values out, contiguous.
+    fn download(&self, x: &Tensor<Self::Memory>) -> Result<Vec<u8>>;
+    fn fill(&self, x: &Tensor<Self::Memory>, value: f64) -> Result<()>;
+    /// `target = source`, rounded once where dtypes differ. In place.
+    fn copy(&self, target: &Tensor<Self::Memory>, source: &Tensor<Self::Memory>) -> Result<()>;
+    /// `target += source`, equal dtypes. In place.
+    fn accumulate(&self, target: &Tensor<Self::Memory>, source: &Tensor<Self::Memory>) -> Result<()>;
+
+    /// Moves the running statistics in place, once everything else has succeeded.
+    fn norm_forward(&self, call: &NormForward<'_, Self::Memory>) -> Result<NormOutput<Self::Memory>>;
+    fn norm_backward(
+        &self,
+        saved: &NormSaved<Self::Memory>,
+        dy: &Tensor<Self::Memory>,
+    ) -> Result<NormGrads<Self::Memory>>;
+
+    fn neu_norm_forward(
+        &self,
+        call: &NeuNormForward<'_, Self::Memory>,
+    ) -> Result<NeuNormOutput<Self::Memory>>;
+    /// `carry`: gradient of the state after the last step, from a later call.
+    fn neu_norm_backward(
+        &self,
+        saved: &NeuNormSaved<Self::Memory>,
+        dy: &Tensor<Self::Memory>,
+        carry: Option<&Tensor<Self::Memory>>,
+    ) -> Result<NeuNormGrads<Self::Memory>>;
+}

@@ -1,0 +1,1 @@
+//! Specifications of the training kit: what a spiking net needs around the normalisation layers.

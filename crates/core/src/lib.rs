@@ -1,0 +1,22 @@
+//! What spikenorm is made of before any device is involved: dtypes, shapes, the specification of
+//! every layer, the plans that split its work, and the errors.
+//!
+//! A call is checked and planned here and computed in a backend (`crates/cpu`, `crates/cuda`),
+//! which implements [`Backend`].
+#![forbid(unsafe_code)]
+
+mod backend;
+mod dtype;
+mod error;
+pub mod kit;
+mod neu_norm;
+pub mod norm;
+mod shape;
+mod tensor;
+
+pub use backend::Backend;
+pub use dtype::DType;
+pub use error::{Error, ErrorCode, Result};
+pub use neu_norm::{NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, NeuNormSpec};
+pub use shape::{Grid, StepMode, element_count, show};
+pub use tensor::Tensor;

@@ -1,0 +1,63 @@
+//! What a backend is handed and what it gives back. Shapes and dtypes are checked before.
+
+use super::NormSpec;
+use crate::{Grid, Tensor};
+
+/// One forward pass. `weight` and `bias` are `[rows, C]` (the rows of this call only, where they are
+/// per step), `scale` is `[T]`.
+pub struct NormForward<'a, M> {
+    pub spec: &'a NormSpec,
+    pub grid: Grid,
+    pub x: &'a Tensor<M>,
+    pub weight: Option<&'a Tensor<M>>,
+    pub bias: Option<&'a Tensor<M>>,
+    pub scale: Option<&'a Tensor<M>>,
+    pub statistics: Statistics<'a, M>,
+    /// Whether a backward may follow.
+    pub record: bool,
+}
+
+pub enum Statistics<'a, M> {
+    /// Of the input itself; running statistics are moved when there is an update.
+    Batch(Option<RunningUpdate<'a, M>>),
+    /// The running ones, `[rows, C]` each.
+    Running { mean: &'a Tensor<M>, var: &'a Tensor<M> },
+}
+
+/// `running = (1 − factor)·running + factor·batch`, variance unbiased.
+pub struct RunningUpdate<'a, M> {
+    pub mean: &'a Tensor<M>,
+    pub var: &'a Tensor<M>,
+    /// One factor per statistics row: the momentum, or 1/num_batches_tracked.
+    pub factors: &'a [f64],
+}
+
+pub struct NormOutput<M> {
+    pub y: Tensor<M>,
+    pub saved: Option<NormSaved<M>>,
+}
+
+/// What backward needs: the input (shared, not copied) and small tensors. `weight`, `bias` and `scale`
+/// are copies, so that an optimiser may step between forward and backward.
+pub struct NormSaved<M> {
+    pub spec: NormSpec,
+    pub grid: Grid,
+    pub x: Tensor<M>,
+    /// `[3, rows, C]`: high part of the mean, its low part, 1/√(v + eps).
+    pub statistics: Tensor<M>,
+    pub batch_statistics: bool,
+    pub weight: Option<Tensor<M>>,
+    pub bias: Option<Tensor<M>>,
+    pub scale: Option<Tensor<M>>,
+}
+
+/// Gradients of one backward pass, fresh; the caller accumulates.
+pub struct NormGrads<M> {
+    pub dx: Tensor<M>,
+    /// `[rows, C]`.
+    pub weight: Option<Tensor<M>>,
+    /// `[rows, C]`.
+    pub bias: Option<Tensor<M>>,
+    /// `[T]`.
+    pub scale: Option<Tensor<M>>,
+}

@@ -1,0 +1,157 @@
+//! The formulas of the layer family on `[rows, C]` numbers, in float64: what happens between the
+//! sweep that sums and the sweep that writes. Backends do the sweeps; this is the arithmetic between.
+
+use super::{NormSpec, Rows};
+use crate::Grid;
+
+/// Count, mean and sum of squared deviations of a set of values, merged by Chan's formula.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Moments {
+    pub count: f64,
+    pub mean: f64,
+    pub m2: f64,
+}
+
+impl Moments {
+    /// Moments of `count` values from sums of deviations from `pivot`.
+    #[inline(always)]
+    pub fn from_deviations(count: f64, pivot: f64, sum: f64, sum_of_squares: f64) -> Self {
+        let shift = sum / count;
+        // NaN must survive: a plain max(0.0) would turn it into 0.
+        let m2 = sum_of_squares - sum * shift;
+        Self { count, mean: pivot + shift, m2: if m2 < 0.0 { 0.0 } else { m2 } }
+    }
+
+    #[inline(always)]
+    pub fn merge(&mut self, other: Moments) {
+        if self.count == 0.0 {
+            *self = other;
+        } else if other.count != 0.0 {
+            let count = self.count + other.count;
+            let delta = other.mean - self.mean;
+            self.mean += delta * (other.count / count);
+            self.m2 += other.m2 + delta * delta * (self.count * other.count / count);
+            self.count = count;
+        }
+    }
+}
+
+/// Statistics a forward applies, `[rows * C]` each.
+pub struct RowStatistics {
+    pub mean: Vec<f64>,
+    /// Biased variance.
+    pub var: Vec<f64>,
+}
+
+impl RowStatistics {
+    /// From per-cell moments `[t * C + c]`.
+    pub fn from_cells(spec: &NormSpec, grid: Grid, cells: &[Moments]) -> Self {
+        let rows = spec.statistics.count(grid.t);
+        let mut merged = vec![Moments::default(); rows * grid.c];
+        for t in 0..grid.t {
+            let row = spec.statistics.of(t) * grid.c;
+            for c in 0..grid.c {
+                merged[row + c].merge(cells[t * grid.c + c]);
+            }
+        }
+        Self {
+            mean: merged.iter().map(|m| m.mean).collect(),
+            var: merged.iter().map(|m| m.m2 / m.count).collect(),
+        }
+    }
+}
+
+/// Weight, bias and time scale of a call with their absent values filled in.
+pub struct Affine<'a> {
+    pub spec: &'a NormSpec,
+    pub weight: Option<&'a [f64]>,
+    pub bias: Option<&'a [f64]>,
+    pub scale: Option<&'a [f64]>,
+}
+
+impl Affine<'_> {
+    #[inline(always)]
+    pub fn weight(&self, t: usize, c: usize) -> f64 {
+        self.weight.map_or(1.0, |w| w[self.spec.weight.of(t) * self.spec.channels + c])
+    }
+
+    #[inline(always)]
+    pub fn bias(&self, t: usize, c: usize) -> f64 {
+        self.bias.map_or(0.0, |b| b[self.spec.bias.of(t) * self.spec.channels + c])
+    }
+
+    #[inline(always)]
+    pub fn scale(&self, t: usize) -> f64 {
+        self.scale.map_or(1.0, |p| p[t])
+    }
+}
+
+/// S1 = Σ dy and S2 = Σ dy·x̂ of one cell.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CellSums {
+    pub s1: f64,
+    pub s2: f64,
+}
+
+/// Per statistics row and channel: `dx = i·p·w·dy − i·k1 − x̂·i·k2`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct DxCoefficients {
+    pub k1: f64,
+    pub k2: f64,
+}
+
+/// k1 and k2 of channel `c`, one pair per statistics row, written to `out`. `sums(t)` are the cell's.
+pub fn dx_coefficients(
+    affine: &Affine<'_>,
+    grid: Grid,
+    c: usize,
+    batch_statistics: bool,
+    sums: impl Fn(usize) -> CellSums,
+    out: &mut [DxCoefficients],
+) {
+    out.fill(DxCoefficients::default());
+    if !batch_statistics {
+        return;
+    }
+    let inverse = 1.0 / affine.spec.values_per_row(grid) as f64;
+    for t in 0..grid.t {
+        let gain = affine.scale(t) * affine.weight(t, c) * inverse;
+        let cell = sums(t);
+        let row = &mut out[affine.spec.statistics.of(t)];
+        row.k1 += gain * cell.s1;
+        row.k2 += gain * cell.s2;
+    }
+}
+
+/// Parameter gradients from all cell sums `[t * C + c]`, in a fixed order. Absent ones are empty.
+pub struct ParameterGrads {
+    pub weight: Vec<f64>,
+    pub bias: Vec<f64>,
+    pub scale: Vec<f64>,
+}
+
+impl ParameterGrads {
+    pub fn of(affine: &Affine<'_>, grid: Grid, cells: &[CellSums]) -> Self {
+        let spec = affine.spec;
+        let present = |rows: Rows, given: bool| if given { rows.count(grid.t) * grid.c } else { 0 };
+        let mut weight = vec![0.0; present(spec.weight, affine.weight.is_some())];
+        let mut bias = vec![0.0; present(spec.bias, affine.bias.is_some())];
+        let mut scale = vec![0.0; if affine.scale.is_some() { grid.t } else { 0 }];
+        for t in 0..grid.t {
+            let p = affine.scale(t);
+            for c in 0..grid.c {
+                let CellSums { s1, s2 } = cells[t * grid.c + c];
+                if let Some(w) = weight.get_mut(spec.weight.of(t) * grid.c + c) {
+                    *w += p * s2;
+                }
+                if let Some(b) = bias.get_mut(spec.bias.of(t) * grid.c + c) {
+                    *b += p * s1;
+                }
+                if let Some(total) = scale.get_mut(t) {
+                    *total += affine.weight(t, c) * s2 + affine.bias(t, c) * s1;
+                }
+            }
+        }
+        Self { weight, bias, scale }
+    }
+}

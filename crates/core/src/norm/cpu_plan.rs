@@ -1,0 +1,70 @@
+//! How the CPU splits a pass. The plan depends on the shape alone, never on the number of threads, so
+//! that results are the same bits for any number of them.
+
+use crate::Grid;
+
+/// Bytes a task may keep hot between its two sweeps: half of a 1 MiB second-level cache.
+const HOT_BYTES: usize = 512 << 10;
+/// Contiguous bytes of a row below which walking memory in strides costs more than it saves.
+const SLAB_BYTES: usize = 512;
+/// Tasks that are enough to balance over the cores of a large machine.
+const ENOUGH_TASKS: usize = 32;
+/// A tensor below this is one task: handing it out costs more than computing it.
+const SMALL_BYTES: usize = 64 << 10;
+/// Bytes of a block in the two-sweep plan.
+const BLOCK_BYTES: usize = 256 << 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CpuPlan {
+    /// A task owns `per_tile` neighbouring channels over all time steps and samples, and sums and
+    /// writes them while they are in cache: memory is read once.
+    Channels { per_tile: usize },
+    /// A task owns `rows` whole samples `[C, S]` of one time step. Two sweeps, with a barrier
+    /// between them: for channels that do not fit in cache, or are too few to share out.
+    Blocks { rows: usize },
+}
+
+impl CpuPlan {
+    /// `bytes_per_value`: bytes read per element of the grid (x alone, or x and dy).
+    pub fn new(grid: Grid, bytes_per_value: usize) -> Self {
+        let channel_row = grid.s * bytes_per_value;
+        let channel = channel_row * grid.t * grid.n;
+        let total = channel * grid.c;
+        if total <= SMALL_BYTES {
+            return Self::Channels { per_tile: grid.c.max(1) };
+        }
+        let wide = SLAB_BYTES.div_ceil(channel_row.max(1));
+        let fitting = HOT_BYTES / channel.max(1);
+        if fitting >= wide.min(grid.c) {
+            // Prefer wide slabs as long as they fit and leave enough tasks.
+            let balanced = (grid.c / ENOUGH_TASKS).max(wide);
+            let per_tile = fitting.min(balanced).clamp(1, grid.c);
+            if grid.c.div_ceil(per_tile) >= ENOUGH_TASKS.min(grid.t * grid.n) {
+                return Self::Channels { per_tile };
+            }
+        }
+        Self::Blocks { rows: (BLOCK_BYTES / (channel_row * grid.c)).clamp(1, grid.n.max(1)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_tile_is_never_empty_and_never_larger_than_the_grid(
+            t in 1usize..33, n in 1usize..129, c in 1usize..600, s in 1usize..4097, bytes in 1usize..17,
+        ) {
+            match CpuPlan::new(Grid { t, n, c, s }, bytes) {
+                CpuPlan::Channels { per_tile } => {
+                    prop_assert!((1..=c).contains(&per_tile));
+                    let tile = per_tile * s * t * n * bytes;
+                    prop_assert!(tile <= HOT_BYTES || t * n * c * s * bytes <= SMALL_BYTES);
+                }
+                CpuPlan::Blocks { rows } => prop_assert!((1..=n).contains(&rows)),
+            }
+        }
+    }
+}

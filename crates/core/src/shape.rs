@@ -1,0 +1,81 @@
+//! The view `[T, N, C, S]` under which every normalisation layer sees its input.
+
+use crate::{Error, ErrorCode, Result, bail};
+
+/// SpikingJelly's step modes: one time step a call, or a leading time axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepMode {
+    Single,
+    Multi,
+}
+
+impl StepMode {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Single => "s",
+            Self::Multi => "m",
+        }
+    }
+}
+
+/// `t` time steps, `n` samples, `c` channels, `s` values in space (1 for `[N, C]`), contiguous in
+/// that order. A cell is one (t, c): `n * s` values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Grid {
+    pub t: usize,
+    pub n: usize,
+    pub c: usize,
+    pub s: usize,
+}
+
+impl Grid {
+    pub fn len(&self) -> usize {
+        self.t * self.n * self.c * self.s
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Values in one cell.
+    pub fn cell(&self) -> usize {
+        self.n * self.s
+    }
+
+    /// Reads `shape` (`axes` says what the axes after time are, for the message) as a grid.
+    /// The caller has checked the rank; `shape` starts with T in multi-step mode.
+    pub fn of(shape: &[usize], mode: StepMode) -> Grid {
+        let (t, rest) = match mode {
+            StepMode::Single => (1, shape),
+            StepMode::Multi => (shape[0], &shape[1..]),
+        };
+        Grid { t, n: rest[0], c: rest[1], s: rest[2..].iter().product() }
+    }
+}
+
+/// Number of elements of `shape`, refusing what cannot be addressed.
+pub fn element_count(shape: &[usize]) -> Result<usize> {
+    // 2^53 elements: the largest count JavaScript can hold exactly.
+    let mut count = 1usize;
+    for &extent in shape {
+        count = count
+            .checked_mul(extent)
+            .filter(|&n| n <= 1 << 53)
+            .ok_or_else(|| Error::new(ErrorCode::Shape, format!("shape {} is too large", show(shape))))?;
+    }
+    Ok(count)
+}
+
+/// `[4, 32, 64]`, as messages print shapes.
+pub fn show(shape: &[usize]) -> String {
+    let parts: Vec<String> = shape.iter().map(usize::to_string).collect();
+    format!("[{}]", parts.join(", "))
+}
+
+/// Checks that two shapes are the same.
+pub(crate) fn expect_shape(what: &str, expected: &[usize], got: &[usize]) -> Result<()> {
+    if expected != got {
+        bail!(Shape, "{what}: expected shape {}, got {}", show(expected), show(got));
+    }
+    Ok(())
+}
