@@ -1,1 +1,18 @@
-#![forbid(unsafe_code)]
+//! The CPU backend: tasks cut by a plan that depends on the shape alone, spread over the cores with
+//! rayon, vectorised for the processor found at run time. Results are the same bits for any number of
+//! threads, because each task's sums and the order in which they are merged are fixed by the plan.
+#![deny(unsafe_code)]
+
+mod backend;
+mod element;
+mod memory;
+mod neu_norm;
+mod norm;
+mod parallel;
+mod pool;
+mod tensor_ops;
+
+pub use backend::{Cpu, CpuTensor};
+pub use memory::HostMemory;
+pub use parallel::{num_threads, set_num_threads, simd_level};
+pub use pool::{MemoryStats, empty_cache, memory_stats};

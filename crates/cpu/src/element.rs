@@ -1,0 +1,208 @@
+//! Element types of activations, and the type each computes in. Conversions are branch-free integer
+//! and float arithmetic, so that loops over half types vectorise and convert in registers.
+
+use std::ops::{Add, AddAssign, Mul, MulAssign, Neg, Sub, SubAssign};
+
+use bytemuck::Pod;
+use half::{bf16, f16};
+use spikenorm_core::DType;
+
+/// The type arithmetic is done in: float64 for float64, float32 for everything else.
+pub trait Real:
+    Pod
+    + PartialOrd
+    + Send
+    + Sync
+    + Default
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Neg<Output = Self>
+    + AddAssign
+    + SubAssign
+    + MulAssign
+    + Element<Acc = Self>
+{
+    fn from_f64(value: f64) -> Self;
+    fn to_f64(self) -> f64;
+    /// `value` as a high and a low part of this type.
+    fn split(value: f64) -> (Self, Self);
+    fn exp(self) -> Self;
+    fn sqrt(self) -> Self;
+    fn recip(self) -> Self;
+}
+
+/// A floating-point element in memory.
+pub trait Element: Pod + Send + Sync + Default {
+    type Acc: Real;
+    const DTYPE: DType;
+    fn load(self) -> Self::Acc;
+    /// Rounds to nearest, ties to even.
+    fn store(value: Self::Acc) -> Self;
+}
+
+macro_rules! real {
+    ($type:ty, $dtype:ident, $split:expr) => {
+        impl Element for $type {
+            type Acc = $type;
+            const DTYPE: DType = DType::$dtype;
+            #[inline(always)]
+            fn load(self) -> $type {
+                self
+            }
+            #[inline(always)]
+            fn store(value: $type) -> $type {
+                value
+            }
+        }
+
+        impl Real for $type {
+            #[inline(always)]
+            fn from_f64(value: f64) -> Self {
+                value as $type
+            }
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                self as f64
+            }
+            #[inline(always)]
+            fn split(value: f64) -> (Self, Self) {
+                $split(value)
+            }
+            #[inline(always)]
+            fn exp(self) -> Self {
+                <$type>::exp(self)
+            }
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                <$type>::sqrt(self)
+            }
+            #[inline(always)]
+            fn recip(self) -> Self {
+                1.0 / self
+            }
+        }
+    };
+}
+
+real!(f64, F64, |value: f64| (value, 0.0));
+real!(f32, F32, |value: f64| {
+    let high = value as f32;
+    // An infinite or NaN mean has no low part; inf − inf must not make one.
+    (high, if high.is_finite() { (value - f64::from(high)) as f32 } else { 0.0 })
+});
+
+impl Element for bf16 {
+    type Acc = f32;
+    const DTYPE: DType = DType::BF16;
+    #[inline(always)]
+    fn load(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    #[inline(always)]
+    fn store(value: f32) -> Self {
+        let bits = value.to_bits();
+        let rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+        // Rounding could carry a NaN's mantissa into infinity: keep NaN quiet instead.
+        let quiet = (bits >> 16) | 0x40;
+        Self::from_bits(if value.is_nan() { quiet } else { rounded } as u16)
+    }
+}
+
+impl Element for f16 {
+    type Acc = f32;
+    const DTYPE: DType = DType::F16;
+    #[inline(always)]
+    fn load(self) -> f32 {
+        let bits = u32::from(self.to_bits());
+        let magnitude = bits & 0x7fff;
+        // Moved into place the exponent is 112 too small; a product with 2^112 mends that exactly, and
+        // makes subnormals normal.
+        let scaled = f32::from_bits(magnitude << 13) * f32::from_bits((127 + 112) << 23);
+        let special = (magnitude << 13) | 0x7f80_0000;
+        let absolute = if magnitude >= 0x7c00 { special } else { scaled.to_bits() };
+        f32::from_bits(absolute | ((bits & 0x8000) << 16))
+    }
+    #[inline(always)]
+    fn store(value: f32) -> Self {
+        let bits = value.to_bits();
+        let sign = (bits >> 16) & 0x8000;
+        let magnitude = bits & 0x7fff_ffff;
+        // Below the smallest normal number (2^-14): adding 0.5 leaves the subnormal's bits, rounded to
+        // even by the addition itself, in the low mantissa.
+        let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0x3f00_0000);
+        let odd = (magnitude >> 13) & 1;
+        let normal = magnitude.wrapping_sub(112 << 23).wrapping_add(0xfff + odd) >> 13;
+        let finite = if magnitude < 0x3880_0000 { subnormal } else { normal };
+        let special = if magnitude > 0x7f80_0000 { 0x7e00 } else { 0x7c00 };
+        // From 65520 on everything rounds to infinity.
+        let absolute = if magnitude >= 0x477f_f000 { special } else { finite };
+        Self::from_bits((absolute | sign) as u16)
+    }
+}
+
+/// Runs `$body` with `$E` bound to the element type of a floating-point dtype.
+macro_rules! with_float {
+    ($dtype:expr, $E:ident => $body:expr) => {
+        match $dtype {
+            spikenorm_core::DType::F64 => {
+                type $E = f64;
+                $body
+            }
+            spikenorm_core::DType::F32 => {
+                type $E = f32;
+                $body
+            }
+            spikenorm_core::DType::F16 => {
+                type $E = half::f16;
+                $body
+            }
+            spikenorm_core::DType::BF16 => {
+                type $E = half::bf16;
+                $body
+            }
+            other => spikenorm_core::bail!(Dtype, "expected a floating-point tensor, got {}", other.name()),
+        }
+    };
+}
+pub(crate) use with_float;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_half_value_loads_as_the_half_crate_says() {
+        for bits in 0..=u16::MAX {
+            let half = f16::from_bits(bits);
+            let (got, want) = (half.load(), half.to_f32());
+            assert!(got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan()), "{bits:#x}");
+            let brain = bf16::from_bits(bits);
+            let (got, want) = (brain.load(), brain.to_f32());
+            assert!(got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan()), "{bits:#x}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200_000))]
+        #[test]
+        fn every_float_stores_as_the_half_crate_says(bits: u32, narrow in 0x3300_0000u32..0x4780_0000) {
+            for value in [f32::from_bits(bits), f32::from_bits(narrow), -f32::from_bits(narrow)] {
+                let (got, want) = (f16::store(value), f16::from_f32(value));
+                prop_assert!(got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan()), "{value:e}");
+                let (got, want) = (bf16::store(value), bf16::from_f32(value));
+                prop_assert!(got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan()), "{value:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn ties_between_halves_go_to_the_even_one() {
+        for bits in 0..0x7bffu16 {
+            let (low, high) = (f16::from_bits(bits).to_f64(), f16::from_bits(bits + 1).to_f64());
+            let tie = ((low + high) / 2.0) as f32;
+            assert_eq!(f16::store(tie).to_bits(), f16::from_f32(tie).to_bits(), "{tie:e}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Backward: S1 = Σ dy and S2 = Σ dy·x̂ per tile, k1 and k2 per row, then
+//! `dx = i·p·w·dy − i·k1 − x̂·i·k2` per tile, in one sweep or two as in forward.
+
+use spikenorm_core::norm::{
+    Affine, CellSums, CpuPlan, DxCoefficients, NormGrads, NormSaved, ParameterGrads, dx_coefficients,
+};
+use spikenorm_core::{Grid, Result};
+
+use super::small::{Normalizer, from_f64};
+use super::tile::{Tile, cut, tiles};
+use super::{kernels_long, kernels_short};
+use crate::HostMemory;
+use crate::backend::CpuTensor;
+use crate::element::{Element, Real};
+use crate::parallel::{for_each, vectorize};
+use crate::tensor_ops::read_f64;
+
+/// What every task of one backward reads.
+struct Pass<'a, E: Element> {
+    grid: Grid,
+    x: &'a [E],
+    dy: &'a [E],
+    normalizer: Normalizer<E::Acc>,
+    affine: Affine<'a>,
+    batch_statistics: bool,
+}
+
+pub fn backward<E: Element>(saved: &NormSaved<HostMemory>, dy: &CpuTensor) -> Result<NormGrads<HostMemory>> {
+    let grid = saved.grid;
+    let spec = &saved.spec;
+    let read = |tensor: &Option<CpuTensor>| tensor.as_ref().map(read_f64).transpose();
+    let (weight, bias, scale) = (read(&saved.weight)?, read(&saved.bias)?, read(&saved.scale)?);
+
+    let mut out = HostMemory::take(grid.len() * size_of::<E>())?;
+    let x = saved.x.memory.read()?;
+    let dy_memory = dy.memory.read()?;
+    let pass = Pass {
+        grid,
+        x: x.slice::<E>(saved.x.offset, grid.len()),
+        dy: dy_memory.slice::<E>(dy.offset, grid.len()),
+        normalizer: Normalizer::from_saved(saved)?,
+        affine: Affine { spec, weight: weight.as_deref(), bias: bias.as_deref(), scale: scale.as_deref() },
+        batch_statistics: saved.batch_statistics,
+    };
+    let dx = &mut out.as_mut_slice::<E>()[..grid.len()];
+    let plan = CpuPlan::new(grid, 2 * size_of::<E>());
+    let cells = match plan {
+        CpuPlan::Channels { .. } => pass.one_sweep(&tiles(grid, plan), dx)?,
+        CpuPlan::Blocks { .. } => pass.two_sweeps(&tiles(grid, plan), dx)?,
+    };
+
+    let grads = ParameterGrads::of(&pass.affine, grid, &cells);
+    let dtype = <E::Acc as Element>::DTYPE;
+    let small = |values: &[f64], channels: usize| -> Result<Option<CpuTensor>> {
+        if values.is_empty() {
+            return Ok(None);
+        }
+        from_f64(values, &[values.len() / channels, channels], dtype).map(Some)
+    };
+    Ok(NormGrads {
+        weight: small(&grads.weight, grid.c)?,
+        bias: small(&grads.bias, grid.c)?,
+        scale: small(&grads.scale, 1)?.map(|scale| scale.reshape(&[grid.t])).transpose()?,
+        dx: CpuTensor::new(out, &dy.shape, E::DTYPE),
+    })
+}
+
+impl<E: Element> Pass<'_, E> {
+    fn bytes(&self) -> usize {
+        3 * size_of_val(self.x)
+    }
+
+    /// Index of step `t`, channel `c` in the statistics.
+    #[inline(always)]
+    fn row(&self, t: usize, c: usize) -> usize {
+        self.affine.spec.statistics.of(t) * self.grid.c + c
+    }
+
+    fn one_sweep(&self, tiles: &[Tile], dx: &mut [E]) -> Result<Vec<CellSums>> {
+        let tasks: Vec<_> = tiles.iter().zip(cut(dx, tiles)).collect();
+        let parts = for_each(self.bytes(), tasks, |(tile, mut slabs)| {
+            vectorize(|| {
+                let sums = self.cell_sums(tile);
+                let rows = self.dx_rows(tile.c0, tile.c, |t, c| sums[t * tile.c + c]);
+                self.apply(tile, &mut slabs, &rows, tile.c0);
+                sums
+            })
+        })?;
+        Ok(self.collect(tiles, parts))
+    }
+
+    fn two_sweeps(&self, tiles: &[Tile], dx: &mut [E]) -> Result<Vec<CellSums>> {
+        let parts =
+            for_each(self.bytes(), tiles.iter().collect(), |tile| vectorize(|| self.cell_sums(tile)))?;
+        let cells = self.collect(tiles, parts);
+        let rows = self.dx_rows(0, self.grid.c, |t, c| cells[t * self.grid.c + c]);
+        let tasks: Vec<_> = tiles.iter().zip(cut(dx, tiles)).collect();
+        for_each(self.bytes(), tasks, |(tile, mut slabs)| {
+            vectorize(|| self.apply(tile, &mut slabs, &rows, 0))
+        })?;
+        Ok(cells)
+    }
+
+    /// Adds the tiles' sums up in their fixed order.
+    fn collect(&self, tiles: &[Tile], parts: Vec<Vec<CellSums>>) -> Vec<CellSums> {
+        let mut cells = vec![CellSums::default(); self.grid.t * self.grid.c];
+        for (tile, part) in tiles.iter().zip(parts) {
+            for (i, sums) in part.into_iter().enumerate() {
+                let (t, c) = (tile.t0 + i / tile.c, tile.c0 + i % tile.c);
+                let cell = &mut cells[t * self.grid.c + c];
+                cell.s1 += sums.s1;
+                cell.s2 += sums.s2;
+            }
+        }
+        cells
+    }
+
+    /// k1 and k2 of `channels` channels from `first` on, `[row * channels + c]`.
+    #[inline(always)]
+    fn dx_rows(
+        &self,
+        first: usize,
+        channels: usize,
+        sums: impl Fn(usize, usize) -> CellSums,
+    ) -> Vec<DxCoefficients> {
+        let rows = self.affine.spec.statistics.count(self.grid.t);
+        let mut all = vec![DxCoefficients::default(); rows * channels];
+        let mut column = vec![DxCoefficients::default(); rows];
+        for c in 0..channels {
+            dx_coefficients(
+                &self.affine,
+                self.grid,
+                first + c,
+                self.batch_statistics,
+                |t| sums(t, c),
+                &mut column,
+            );
+            for (row, value) in column.iter().enumerate() {
+                all[row * channels + c] = *value;
+            }
+        }
+        all
+    }
+
+    /// Sums of every cell of the tile, `[t * C_tile + c]`.
+    #[inline(always)]
+    fn cell_sums(&self, tile: &Tile) -> Vec<CellSums> {
+        let s = tile.grid.s;
+        let mut all = vec![CellSums::default(); tile.t * tile.c];
+        let width = if tile.is_long() { 0 } else { tile.c * s };
+        let mut high = vec![E::Acc::default(); width];
+        let mut low = vec![E::Acc::default(); width];
+        for t in 0..tile.t {
+            let mut sums = vec![[0.0; 2]; tile.c];
+            let rows = self.row(tile.t0 + t, tile.c0)..;
+            let (highs, lows) = (&self.normalizer.high[rows.clone()], &self.normalizer.low[rows.clone()]);
+            if tile.is_long() {
+                for n in 0..tile.n {
+                    let x = tile.slab(self.x, t, n).chunks_exact(s);
+                    let dy = tile.slab(self.dy, t, n).chunks_exact(s);
+                    for (c, (x, dy)) in x.zip(dy).enumerate() {
+                        let part = kernels_long::backward_sums(x, dy, [highs[c], lows[c]]);
+                        sums[c][0] += part[0];
+                        sums[c][1] += part[1];
+                    }
+                }
+            } else if s > 0 {
+                kernels_short::spread(highs.iter().copied(), s, &mut high);
+                kernels_short::spread(lows.iter().copied(), s, &mut low);
+                kernels_short::backward_sums(tile, self.x, self.dy, t, [&high, &low], &mut sums);
+            }
+            for (c, [s1, centred]) in sums.into_iter().enumerate() {
+                let rstd = self.normalizer.rstd[rows.start + c].to_f64();
+                all[t * tile.c + c] = CellSums { s1, s2: centred * rstd };
+            }
+        }
+        all
+    }
+
+    /// Writes a tile. The channels of `rows` start at the tensor's channel `first`.
+    #[inline(always)]
+    fn apply(&self, tile: &Tile, slabs: &mut [&mut [E]], rows: &[DxCoefficients], first: usize) {
+        if slabs.is_empty() {
+            return;
+        }
+        let s = tile.grid.s;
+        let width = rows.len() / self.affine.spec.statistics.count(self.grid.t).max(1);
+        let coefficients = |t: usize, c: usize| {
+            let (step, channel) = (tile.t0 + t, tile.c0 + c);
+            let row = self.row(step, channel);
+            let k = rows[self.affine.spec.statistics.of(step) * width + channel - first];
+            let rstd = self.normalizer.rstd[row].to_f64();
+            let gain = self.affine.scale(step) * self.affine.weight(step, channel);
+            [
+                self.normalizer.high[row],
+                self.normalizer.low[row],
+                E::Acc::from_f64(rstd * gain),
+                E::Acc::from_f64(rstd * k.k1),
+                E::Acc::from_f64(rstd * rstd * k.k2),
+            ]
+        };
+        let mut columns = vec![E::Acc::default(); if tile.is_long() { 0 } else { 5 * tile.c * s }];
+        for t in 0..tile.t {
+            if !tile.is_long() {
+                for (k, out) in columns.chunks_exact_mut(tile.c * s).enumerate() {
+                    kernels_short::spread((0..tile.c).map(|c| coefficients(t, c)[k]), s, out);
+                }
+            }
+            for n in 0..tile.n {
+                let (x, dy) = (tile.slab(self.x, t, n), tile.slab(self.dy, t, n));
+                let dx = &mut *slabs[t * tile.n + n];
+                if tile.is_long() {
+                    let rows = x.chunks_exact(s).zip(dy.chunks_exact(s)).zip(dx.chunks_exact_mut(s));
+                    for (c, ((x, dy), dx)) in rows.enumerate() {
+                        kernels_long::backward_apply(x, dy, dx, coefficients(t, c));
+                    }
+                } else {
+                    let mut parts = columns.chunks_exact(tile.c * s);
+                    let spread: [&[E::Acc]; 5] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+                    kernels_short::backward_apply(x, dy, dx, spread);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Forward: moments per tile, statistics per row, then `y = ((x − high) − low)·a + b` per tile. In a
+//! channels plan both sweeps are one task and memory is read once.
+
+use spikenorm_core::norm::{
+    Affine, CpuPlan, Moments, NormForward, NormOutput, NormSaved, NormSpec, RowStatistics, Statistics,
+};
+use spikenorm_core::{Grid, Result};
+
+use super::small::{Normalizer, update_running};
+use super::tile::{Tile, cut, tiles};
+use super::{kernels_long, kernels_short};
+use crate::HostMemory;
+use crate::backend::CpuTensor;
+use crate::element::{Element, Real};
+use crate::parallel::{for_each, vectorize};
+use crate::tensor_ops::{copy_of, read_f64};
+
+pub fn forward<E: Element>(call: &NormForward<'_, HostMemory>) -> Result<NormOutput<HostMemory>> {
+    let (spec, grid) = (call.spec, call.grid);
+    let read = |tensor: Option<&CpuTensor>| tensor.map(read_f64).transpose();
+    let (weight, bias, scale) = (read(call.weight)?, read(call.bias)?, read(call.scale)?);
+    let affine = Affine { spec, weight: weight.as_deref(), bias: bias.as_deref(), scale: scale.as_deref() };
+
+    let mut out = HostMemory::take(grid.len() * size_of::<E>())?;
+    let x = call.x.memory.read()?;
+    let x = x.slice::<E>(call.x.offset, grid.len());
+    let y = &mut out.as_mut_slice::<E>()[..grid.len()];
+    let bytes = 2 * size_of_val(x);
+
+    let statistics = match &call.statistics {
+        Statistics::Running { mean, var } => {
+            let statistics = RowStatistics { mean: read_f64(mean)?, var: read_f64(var)? };
+            let normalizer = Normalizer::new(spec, &statistics);
+            let tiles = tiles(grid, CpuPlan::Blocks { rows: block_rows(grid, size_of::<E>()) });
+            apply_all(&tiles, x, y, bytes, &normalizer, &affine)?;
+            statistics
+        }
+        Statistics::Batch(_) => {
+            let plan = CpuPlan::new(grid, size_of::<E>());
+            let tiles = tiles(grid, plan);
+            match plan {
+                CpuPlan::Channels { .. } => one_sweep(&tiles, x, y, bytes, &affine, grid)?,
+                CpuPlan::Blocks { .. } => two_sweeps(&tiles, x, y, bytes, &affine, grid)?,
+            }
+        }
+    };
+
+    let y = CpuTensor::new(out, &call.x.shape, E::DTYPE);
+    let saved = call.record.then(|| save::<E>(call, &statistics)).transpose()?;
+    if let Statistics::Batch(Some(update)) = &call.statistics {
+        update_running(update, spec, grid, &statistics)?;
+    }
+    Ok(NormOutput { y, saved })
+}
+
+fn block_rows(grid: Grid, size: usize) -> usize {
+    ((256 << 10) / (grid.c * grid.s * size).max(1)).clamp(1, grid.n.max(1))
+}
+
+fn save<E: Element>(
+    call: &NormForward<'_, HostMemory>,
+    statistics: &RowStatistics,
+) -> Result<NormSaved<HostMemory>> {
+    let copy = |tensor: Option<&CpuTensor>| tensor.map(copy_of).transpose();
+    Ok(NormSaved {
+        spec: call.spec.clone(),
+        grid: call.grid,
+        x: call.x.clone(),
+        statistics: Normalizer::<E::Acc>::new(call.spec, statistics).to_tensor(call.grid.c)?,
+        batch_statistics: matches!(call.statistics, Statistics::Batch(_)),
+        weight: copy(call.weight)?,
+        bias: copy(call.bias)?,
+        scale: copy(call.scale)?,
+    })
+}
+
+/// Each task owns its channels: it sums, then writes what it has just read.
+fn one_sweep<E: Element>(
+    tiles: &[Tile],
+    x: &[E],
+    y: &mut [E],
+    bytes: usize,
+    affine: &Affine<'_>,
+    grid: Grid,
+) -> Result<RowStatistics> {
+    let tasks: Vec<_> = tiles.iter().zip(cut(y, tiles)).collect();
+    let parts = for_each(bytes, tasks, |(tile, mut slabs)| {
+        vectorize(|| {
+            let statistics = RowStatistics::from_cells(affine.spec, tile.extent(), &cell_moments(tile, x));
+            apply(tile, x, &mut slabs, &Normalizer::new(affine.spec, &statistics), tile.c0, affine);
+            statistics
+        })
+    })?;
+    let rows = affine.spec.statistics.count(grid.t);
+    let mut all = RowStatistics { mean: vec![0.0; rows * grid.c], var: vec![0.0; rows * grid.c] };
+    for (tile, part) in tiles.iter().zip(parts) {
+        for row in 0..rows {
+            let (from, to) = (row * tile.c, row * grid.c + tile.c0);
+            all.mean[to..to + tile.c].copy_from_slice(&part.mean[from..from + tile.c]);
+            all.var[to..to + tile.c].copy_from_slice(&part.var[from..from + tile.c]);
+        }
+    }
+    Ok(all)
+}
+
+/// Sums everything, merges in the order of the tiles, then writes everything.
+fn two_sweeps<E: Element>(
+    tiles: &[Tile],
+    x: &[E],
+    y: &mut [E],
+    bytes: usize,
+    affine: &Affine<'_>,
+    grid: Grid,
+) -> Result<RowStatistics> {
+    let parts = for_each(bytes, tiles.iter().collect(), |tile| vectorize(|| cell_moments(tile, x)))?;
+    let mut cells = vec![Moments::default(); grid.t * grid.c];
+    for (tile, part) in tiles.iter().zip(parts) {
+        for (cell, moments) in cells[tile.t0 * grid.c..].iter_mut().zip(part) {
+            cell.merge(moments);
+        }
+    }
+    let statistics = RowStatistics::from_cells(affine.spec, grid, &cells);
+    apply_all(tiles, x, y, bytes, &Normalizer::new(affine.spec, &statistics), affine)?;
+    Ok(statistics)
+}
+
+fn apply_all<E: Element>(
+    tiles: &[Tile],
+    x: &[E],
+    y: &mut [E],
+    bytes: usize,
+    normalizer: &Normalizer<E::Acc>,
+    affine: &Affine<'_>,
+) -> Result<()> {
+    let tasks: Vec<_> = tiles.iter().zip(cut(y, tiles)).collect();
+    for_each(bytes, tasks, |(tile, mut slabs)| {
+        vectorize(|| apply(tile, x, &mut slabs, normalizer, 0, affine));
+    })?;
+    Ok(())
+}
+
+/// Moments of every cell of the tile, `[t * C_tile + c]`.
+#[inline(always)]
+fn cell_moments<E: Element>(tile: &Tile, x: &[E]) -> Vec<Moments> {
+    let mut cells = vec![Moments::default(); tile.t * tile.c];
+    for (t, cells) in cells.chunks_exact_mut(tile.c.max(1)).enumerate() {
+        if tile.is_long() {
+            for n in 0..tile.n {
+                let rows = tile.slab(x, t, n).chunks_exact(tile.grid.s);
+                for (cell, row) in cells.iter_mut().zip(rows) {
+                    cell.merge(kernels_long::moments(row));
+                }
+            }
+        } else if tile.grid.s > 0 {
+            kernels_short::moments(tile, x, t, cells);
+        }
+    }
+    cells
+}
+
+/// Writes a tile. The normalizer's channels start at the tensor's channel `first`.
+#[inline(always)]
+fn apply<E: Element>(
+    tile: &Tile,
+    x: &[E],
+    slabs: &mut [&mut [E]],
+    normalizer: &Normalizer<E::Acc>,
+    first: usize,
+    affine: &Affine<'_>,
+) {
+    if slabs.is_empty() {
+        return;
+    }
+    let spec: &NormSpec = affine.spec;
+    let width = normalizer.high.len() / spec.statistics.count(tile.grid.t).max(1);
+    let s = tile.grid.s;
+    let coefficients = |t: usize, c: usize| {
+        let row = spec.statistics.of(tile.t0 + t) * width + tile.c0 - first + c;
+        let (step, channel) = (tile.t0 + t, tile.c0 + c);
+        let p = affine.scale(step);
+        [
+            normalizer.high[row],
+            normalizer.low[row],
+            E::Acc::from_f64(p * affine.weight(step, channel) * normalizer.rstd[row].to_f64()),
+            E::Acc::from_f64(p * affine.bias(step, channel)),
+        ]
+    };
+    let mut columns = vec![E::Acc::default(); if tile.is_long() { 0 } else { 4 * tile.c * s }];
+    for t in 0..tile.t {
+        if tile.is_long() {
+            for n in 0..tile.n {
+                let rows = tile.slab(x, t, n).chunks_exact(s).zip(slabs[t * tile.n + n].chunks_exact_mut(s));
+                for (c, (x, y)) in rows.enumerate() {
+                    kernels_long::apply(x, y, coefficients(t, c));
+                }
+            }
+        } else {
+            for (k, out) in columns.chunks_exact_mut(tile.c * s).enumerate() {
+                kernels_short::spread((0..tile.c).map(|c| coefficients(t, c)[k]), s, out);
+            }
+            let mut parts = columns.chunks_exact(tile.c * s);
+            let spread: [&[E::Acc]; 4] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+            for n in 0..tile.n {
+                kernels_short::apply(tile.slab(x, t, n), slabs[t * tile.n + n], spread);
+            }
+        }
+    }
+}

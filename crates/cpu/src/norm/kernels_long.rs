@@ -1,0 +1,106 @@
+//! Loops for channels with many values in space: one contiguous row per (t, n, c), scalar coefficients.
+//! Sums run in 16 independent lanes over short runs and are folded into float64, so their error does not
+//! grow with the length of the reduction.
+
+use spikenorm_core::norm::Moments;
+
+use crate::element::{Element, Real};
+
+const LANES: usize = 16;
+/// Values summed in the lanes before they are folded: 64 additions a lane, and 4 KB stay in the first-level
+/// cache between the two passes of the moments.
+const RUN: usize = 1024;
+
+#[inline(always)]
+fn fold<A: Real>(lanes: [A; LANES]) -> f64 {
+    let mut wide = lanes.map(A::to_f64);
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            wide[i] += wide[i + half];
+        }
+        half /= 2;
+    }
+    wide[0]
+}
+
+/// Sums `K` functions of every value of `row`.
+#[inline(always)]
+fn sum<E: Element, const K: usize>(row: &[E], f: impl Fn(E::Acc) -> [E::Acc; K]) -> [f64; K] {
+    let mut lanes = [[E::Acc::default(); LANES]; K];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            let terms = f(chunk[i].load());
+            for k in 0..K {
+                lanes[k][i] += terms[k];
+            }
+        }
+    }
+    for (i, value) in rest.iter().enumerate() {
+        let terms = f(value.load());
+        for k in 0..K {
+            lanes[k][i] += terms[k];
+        }
+    }
+    lanes.map(fold)
+}
+
+/// Moments of one row: its mean first, then the deviations from it, both while the run is in cache.
+#[inline(always)]
+pub fn moments<E: Element>(row: &[E]) -> Moments {
+    let mut total = Moments::default();
+    for run in row.chunks(RUN) {
+        let count = run.len() as f64;
+        let [first] = sum(run, |x| [x]);
+        let pivot = E::Acc::from_f64(first / count);
+        let [deviation, square] = sum(run, |x| {
+            let d = x - pivot;
+            [d, d * d]
+        });
+        total.merge(Moments::from_deviations(count, pivot.to_f64(), deviation, square));
+    }
+    total
+}
+
+/// `y = ((x − high) − low)·a + b`.
+#[inline(always)]
+pub fn apply<E: Element>(x: &[E], y: &mut [E], [high, low, a, b]: [E::Acc; 4]) {
+    for (x, y) in x.iter().zip(y) {
+        *y = E::store(((x.load() - high) - low) * a + b);
+    }
+}
+
+/// Σ dy and Σ dy·(x − mean) of one row.
+#[inline(always)]
+pub fn backward_sums<E: Element>(x: &[E], dy: &[E], [high, low]: [E::Acc; 2]) -> [f64; 2] {
+    let mut totals = [0.0; 2];
+    for (x, dy) in x.chunks(RUN).zip(dy.chunks(RUN)) {
+        let mut lanes = [[E::Acc::default(); LANES]; 2];
+        let (x_chunks, x_rest) = x.as_chunks::<LANES>();
+        let (dy_chunks, dy_rest) = dy.as_chunks::<LANES>();
+        for (x, dy) in x_chunks.iter().zip(dy_chunks) {
+            for i in 0..LANES {
+                let g = dy[i].load();
+                lanes[0][i] += g;
+                lanes[1][i] += g * ((x[i].load() - high) - low);
+            }
+        }
+        for (i, (x, dy)) in x_rest.iter().zip(dy_rest).enumerate() {
+            let g = dy.load();
+            lanes[0][i] += g;
+            lanes[1][i] += g * ((x.load() - high) - low);
+        }
+        totals[0] += fold(lanes[0]);
+        totals[1] += fold(lanes[1]);
+    }
+    totals
+}
+
+/// `dx = g·dy − c1 − ((x − high) − low)·c2`.
+#[inline(always)]
+pub fn backward_apply<E: Element>(x: &[E], dy: &[E], dx: &mut [E], [high, low, g, c1, c2]: [E::Acc; 5]) {
+    for ((x, dy), dx) in x.iter().zip(dy).zip(dx) {
+        *dx = E::store(dy.load() * g - c1 - ((x.load() - high) - low) * c2);
+    }
+}

@@ -1,0 +1,90 @@
+//! Threads and SIMD: how tasks are handed to the cores, and how a loop gets compiled for the
+//! instruction set found at run time.
+
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use spikenorm_core::{Error, ErrorCode, Result};
+
+/// Work below this many bytes is done on the calling thread: waking the others costs about 5 µs.
+pub const SERIAL_BYTES: usize = 128 << 10;
+
+static POOL: RwLock<Option<Arc<ThreadPool>>> = RwLock::new(None);
+static ARCH: OnceLock<pulp::Arch> = OnceLock::new();
+
+fn build(threads: usize) -> Result<Arc<ThreadPool>> {
+    ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|index| format!("spikenorm-{index}"))
+        .build()
+        .map(Arc::new)
+        .map_err(|error| Error::new(ErrorCode::Argument, format!("cannot start {threads} threads: {error}")))
+}
+
+fn thread_pool() -> Result<Arc<ThreadPool>> {
+    if let Some(pool) = &*POOL.read().unwrap_or_else(PoisonError::into_inner) {
+        return Ok(Arc::clone(pool));
+    }
+    set_num_threads(std::thread::available_parallelism().map_or(1, usize::from))?;
+    thread_pool()
+}
+
+/// Number of threads every later operation of this process uses. Changes no result.
+pub fn set_num_threads(threads: usize) -> Result<()> {
+    if threads == 0 || threads > 1024 {
+        return Err(Error::new(
+            ErrorCode::Argument,
+            format!("setNumThreads: expected 1 to 1024 threads, got {threads}"),
+        ));
+    }
+    *POOL.write().unwrap_or_else(PoisonError::into_inner) = Some(build(threads)?);
+    Ok(())
+}
+
+pub fn num_threads() -> Result<usize> {
+    Ok(thread_pool()?.current_num_threads())
+}
+
+/// Runs `task` for every item, in parallel when `bytes` of memory traffic make it worth while.
+/// Items must be independent; results come back in order.
+pub fn for_each<I, R>(bytes: usize, items: Vec<I>, task: impl Fn(I) -> R + Sync + Send) -> Result<Vec<R>>
+where
+    I: Send,
+    R: Send,
+{
+    if bytes < SERIAL_BYTES || items.len() < 2 {
+        return Ok(items.into_iter().map(task).collect());
+    }
+    let pool = thread_pool()?;
+    if pool.current_num_threads() == 1 {
+        return Ok(items.into_iter().map(task).collect());
+    }
+    Ok(pool.install(|| items.into_par_iter().map(task).collect()))
+}
+
+/// Runs `f` compiled for the best instruction set of this processor (AVX2 or NEON). Only what
+/// is inlined into it profits, so kernels are `#[inline(always)]`.
+#[inline(always)]
+pub fn vectorize<R>(f: impl FnOnce() -> R) -> R {
+    struct Inlined<F>(F);
+    impl<R, F: FnOnce() -> R> pulp::NullaryFnOnce for Inlined<F> {
+        type Output = R;
+        #[inline(always)]
+        fn call(self) -> R {
+            (self.0)()
+        }
+    }
+    ARCH.get_or_init(pulp::Arch::new).dispatch(Inlined(f))
+}
+
+/// Name of the instruction set chosen at run time.
+pub fn simd_level() -> &'static str {
+    match ARCH.get_or_init(pulp::Arch::new) {
+        #[cfg(target_arch = "x86_64")]
+        pulp::Arch::V3(_) => "AVX2",
+        #[cfg(target_arch = "aarch64")]
+        pulp::Arch::Neon(_) => "NEON",
+        _ => "baseline",
+    }
+}

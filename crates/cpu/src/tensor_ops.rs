@@ -1,0 +1,176 @@
+//! Copies, casts and in-place sums of whole tensors.
+
+use bytemuck::Pod;
+use half::{bf16, f16};
+use spikenorm_core::{DType, Result};
+
+use crate::backend::{Cpu, CpuTensor};
+use crate::element::{Element, with_float};
+use crate::parallel::vectorize;
+
+/// Any element, convertible through float64 with a single rounding.
+trait Scalar: Pod {
+    fn widen(self) -> f64;
+    fn narrow(value: f64) -> Self;
+}
+
+macro_rules! scalar {
+    ($($type:ty: $to:expr, $from:expr;)+) => {$(
+        impl Scalar for $type {
+            #[inline(always)]
+            fn widen(self) -> f64 {
+                $to(self)
+            }
+            #[inline(always)]
+            fn narrow(value: f64) -> Self {
+                $from(value)
+            }
+        }
+    )+};
+}
+
+scalar! {
+    f64: |v| v, |v| v;
+    f32: f64::from, |v| v as f32;
+    f16: f16::to_f64, f16::from_f64;
+    bf16: bf16::to_f64, bf16::from_f64;
+    u8: f64::from, |v| v as u8;
+    i64: |v| v as f64, |v| v as i64;
+}
+
+macro_rules! with_scalar {
+    ($dtype:expr, $E:ident => $body:expr) => {
+        match $dtype {
+            DType::F64 => {
+                type $E = f64;
+                $body
+            }
+            DType::F32 => {
+                type $E = f32;
+                $body
+            }
+            DType::F16 => {
+                type $E = f16;
+                $body
+            }
+            DType::BF16 => {
+                type $E = bf16;
+                $body
+            }
+            DType::U8 => {
+                type $E = u8;
+                $body
+            }
+            DType::I64 => {
+                type $E = i64;
+                $body
+            }
+        }
+    };
+}
+
+/// All values as float64 (int64 beyond 2^53 is rounded).
+pub fn read_f64(tensor: &CpuTensor) -> Result<Vec<f64>> {
+    let memory = tensor.memory.read()?;
+    Ok(with_scalar!(tensor.dtype, E => {
+        memory.slice::<E>(tensor.offset, tensor.len()).iter().map(|v| v.widen()).collect()
+    }))
+}
+
+/// Overwrites all values, rounded once.
+pub fn write_f64(tensor: &CpuTensor, values: &[f64]) -> Result<()> {
+    let mut memory = tensor.memory.write()?;
+    with_scalar!(tensor.dtype, E => {
+        for (target, &value) in memory.slice::<E>(tensor.offset, tensor.len()).iter_mut().zip(values) {
+            *target = E::narrow(value);
+        }
+    });
+    Ok(())
+}
+
+pub fn fill(tensor: &CpuTensor, value: f64) -> Result<()> {
+    let mut memory = tensor.memory.write()?;
+    with_scalar!(tensor.dtype, E => memory.slice::<E>(tensor.offset, tensor.len()).fill(E::narrow(value)));
+    Ok(())
+}
+
+/// A tensor of its own with the same values.
+pub fn copy_of(source: &CpuTensor) -> Result<CpuTensor> {
+    let copy = Cpu.allocate(&source.shape, source.dtype)?;
+    copy_into(&copy, source)?;
+    Ok(copy)
+}
+
+/// `target = source`, rounded once where dtypes differ. Sizes are equal.
+pub fn copy_into(target: &CpuTensor, source: &CpuTensor) -> Result<()> {
+    if std::sync::Arc::ptr_eq(&target.memory, &source.memory) {
+        if target.offset == source.offset && target.dtype == source.dtype {
+            return Ok(());
+        }
+        return copy_into(target, &copy_of(source)?);
+    }
+    let from = source.memory.read()?;
+    let mut to = target.memory.write()?;
+    let len = source.len();
+    with_scalar!(source.dtype, S => {
+        let from = from.slice::<S>(source.offset, len);
+        if source.dtype == target.dtype {
+            to.slice::<S>(target.offset, len).copy_from_slice(from);
+        } else {
+            with_scalar!(target.dtype, T => {
+                for (to, from) in to.slice::<T>(target.offset, len).iter_mut().zip(from) {
+                    *to = T::narrow(from.widen());
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+/// `target += source`, equal dtypes and sizes.
+pub fn accumulate(target: &CpuTensor, source: &CpuTensor) -> Result<()> {
+    let source = if std::sync::Arc::ptr_eq(&target.memory, &source.memory) {
+        copy_of(source)?
+    } else {
+        source.clone()
+    };
+    let from = source.memory.read()?;
+    let mut to = target.memory.write()?;
+    with_float!(target.dtype, E => {
+        let from = from.slice::<E>(source.offset, source.len());
+        let to = to.slice::<E>(target.offset, target.len());
+        vectorize(|| add_assign(to, from));
+    });
+    Ok(())
+}
+
+#[inline(always)]
+fn add_assign<E: Element>(to: &mut [E], from: &[E]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = E::store(to.load() + from.load());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cast_rounds_once_from_float64() {
+        // Above the midpoint of two halves by less than float32 can tell: rounding twice would go to even.
+        let value = 1.0 + 2f64.powi(-11) + 2f64.powi(-40);
+        let source = Cpu.allocate(&[1], DType::F64).expect("allocates");
+        write_f64(&source, &[value]).expect("writes");
+        let target = Cpu.allocate(&[1], DType::F16).expect("allocates");
+        copy_into(&target, &source).expect("copies");
+        assert_eq!(read_f64(&target).expect("reads"), [1.0 + 2f64.powi(-10)]);
+    }
+
+    #[test]
+    fn int64_survives_a_copy_beyond_2_to_the_53() {
+        let source = Cpu.allocate(&[1], DType::I64).expect("allocates");
+        source.memory.write().expect("free").slice::<i64>(0, 1)[0] = i64::MAX - 1;
+        let copy = copy_of(&source).expect("copies");
+        assert_eq!(copy.memory.read().expect("free").slice::<i64>(0, 1), [i64::MAX - 1]);
+    }
+}
