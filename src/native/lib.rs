@@ -1,1 +1,16 @@
+//! The N-API face: numbers, handles and bytes in, handles and bytes out. Shapes are checked in
+//! `spikenorm-core`, values computed in a backend; what stays here is turning one into the other.
+//!
+//! Everything native is known to JavaScript as a number (see [`handles`]). `unsafe` stands in one file,
+//! `weak.rs`, which watches JavaScript objects for their collection.
+#![deny(unsafe_code)]
 
+mod error;
+mod handles;
+mod neu_norm;
+mod norm;
+mod random;
+mod runtime;
+mod state_dict;
+mod tensor;
+mod weak;

@@ -1,0 +1,67 @@
+import type { Tape, TapeEntry } from './tape.js'
+import type { Tensor } from './tensor.js'
+
+/** A recorded forward of a module whose state goes on from call to call. */
+export interface StatefulEntry<Entry> extends TapeEntry {
+  /** The recorded forward whose state this one started from, unless cut by `detach()`. */
+  readonly previous: Entry | null
+}
+
+/**
+ * The state a module carries between calls and the gradient that flows back through it: a forward links to the recorded
+ * one before it, and backward hands the state's gradient over to that one. Used by NeuNorm and the neurons.
+ */
+export class CarriedState<Entry extends StatefulEntry<Entry>> {
+  /** State after the last step, or `null` before the first. */
+  value: Tensor | null = null
+  /** The forward that `value` came from, if a gradient may flow back to it. */
+  #source: Entry | null = null
+  #gradient: { of: Entry; value: Tensor } | null = null
+
+  /** The forward a new one links to. */
+  get source(): Entry | null {
+    return this.#source
+  }
+
+  /** Goes on from the state after a forward; `entry` is `null` where it was not recorded. */
+  advance(value: Tensor, entry: Entry | null): void {
+    this.value?.dispose()
+    this.value = value
+    this.#source = entry
+  }
+
+  /** Gradient that later calls have handed to `entry`, or `null`. */
+  gradientOf(entry: Entry): Tensor | null {
+    return this.#gradient?.of === entry ? this.#gradient.value : null
+  }
+
+  /**
+   * Ends the backward of `entry`, which is still the latest of `tape`: `gradient`, that of its first state, goes to the
+   * forward it started from if that one is still pending.
+   */
+  handBack(entry: Entry, gradient: Tensor, tape: Tape<Entry>): void {
+    if (this.#gradient?.of === entry) this.#setGradient(null)
+    tape.pop()
+    if (this.#source === entry) this.#source = null
+    const { previous } = entry
+    if (previous && tape.includes(previous)) this.#setGradient({ of: previous, value: gradient })
+    else gradient.dispose()
+  }
+
+  #setGradient(gradient: { of: Entry; value: Tensor } | null): void {
+    this.#gradient?.value.dispose()
+    this.#gradient = gradient
+  }
+
+  /** Keeps the value and lets no gradient flow back through it. */
+  detach(): void {
+    this.#source = null
+  }
+
+  reset(): void {
+    this.value?.dispose()
+    this.value = null
+    this.#source = null
+    this.#setGradient(null)
+  }
+}

@@ -1,0 +1,83 @@
+import { SpikenormError } from './errors.js'
+
+/** Element types. Half types compute in float32 and are rounded once on the way out. */
+export type DType = 'float64' | 'float32' | 'float16' | 'bfloat16' | 'uint8' | 'int64'
+
+/** What {@link tensor} takes. */
+export type TensorData =
+  | Float64Array
+  | Float32Array
+  | Uint16Array
+  | Uint8Array
+  | Uint8ClampedArray
+  | Int8Array
+  | Int16Array
+  | Int32Array
+  | Uint32Array
+  | BigInt64Array
+  | readonly number[]
+
+const DTYPES: readonly string[] = ['float64', 'float32', 'float16', 'bfloat16', 'uint8', 'int64']
+
+/** Typed arrays that hold a dtype's very bytes. Float16Array is younger than the oldest Node supported. */
+const STORED_AS: Record<string, readonly DType[]> = {
+  Float64Array: ['float64'],
+  Float32Array: ['float32'],
+  Float16Array: ['float16'],
+  Uint16Array: ['float16', 'bfloat16'],
+  Uint8Array: ['uint8'],
+  Uint8ClampedArray: ['uint8'],
+  BigInt64Array: ['int64'],
+}
+
+export function isDType(name: unknown): name is DType {
+  return typeof name === 'string' && DTYPES.includes(name)
+}
+
+/** The dtype a module's parameters have beside activations of this one. */
+export function parameterDType(dtype: DType): DType {
+  return dtype === 'float64' ? 'float64' : 'float32'
+}
+
+/** Checks a module's `dtype` option. */
+export function expectFloatDType(dtype: unknown): DType {
+  if (!isDType(dtype) || dtype === 'uint8' || dtype === 'int64') {
+    throw new SpikenormError('ERR_DTYPE', `dtype: expected float64, float32, float16 or bfloat16, got ${String(dtype)}`)
+  }
+  return dtype
+}
+
+/** The dtype of new data, and whether the array holds its bytes as they are. */
+export function dtypeOfData(data: unknown, wanted: DType | undefined): { dtype: DType; isStored: boolean } {
+  if (wanted !== undefined && !isDType(wanted)) {
+    throw new SpikenormError('ERR_DTYPE', `dtype: expected one of ${DTYPES.join(', ')}, got ${String(wanted)}`)
+  }
+  if (Array.isArray(data)) return { dtype: wanted ?? 'float32', isStored: false }
+  if (!ArrayBuffer.isView(data) || data instanceof DataView) {
+    throw new SpikenormError('ERR_ARGUMENT', 'data: expected a typed array or an array of numbers')
+  }
+  const kind = Object.prototype.toString.call(data).slice('[object '.length, -1)
+  const stored = STORED_AS[kind] ?? []
+  const natural = stored.length === 1 ? stored[0] : undefined
+  const dtype = wanted ?? natural
+  if (dtype === undefined) {
+    throw new SpikenormError('ERR_DTYPE', `data: a ${kind} needs a dtype to be said (float16 or bfloat16 for bits)`)
+  }
+  return { dtype, isStored: stored.includes(dtype) }
+}
+
+export function typedArrayOf(dtype: DType, buffer: ArrayBuffer) {
+  switch (dtype) {
+    case 'float64':
+      return new Float64Array(buffer)
+    case 'float32':
+      return new Float32Array(buffer)
+    case 'float16':
+    case 'bfloat16':
+      return new Uint16Array(buffer)
+    case 'uint8':
+      return new Uint8Array(buffer)
+    case 'int64':
+      return new BigInt64Array(buffer)
+  }
+}

@@ -1,0 +1,38 @@
+import { SpikenormError } from './errors.js'
+
+type GradMode = 'default' | 'enabled' | 'disabled'
+
+let mode: GradMode = 'default'
+
+function within<R>(wanted: GradMode, name: string, fn: () => R): R {
+  const outer = mode
+  mode = wanted
+  let result: R
+  try {
+    result = fn()
+  } finally {
+    mode = outer
+  }
+  if (typeof (result as { then?: unknown } | null | undefined)?.then === 'function') {
+    throw new SpikenormError(
+      'ERR_ARGUMENT',
+      `${name}: expected a synchronous function; what it awaited ran outside of ${name}`,
+    )
+  }
+  return result
+}
+
+/** Runs `fn` without recording any forward: nothing is kept for backward. `fn` must be synchronous. */
+export function noGrad<R>(fn: () => R): R {
+  return within('disabled', 'noGrad', fn)
+}
+
+/** Runs `fn` recording every forward, in eval mode too (frozen layers). `fn` must be synchronous. */
+export function enableGrad<R>(fn: () => R): R {
+  return within('enabled', 'enableGrad', fn)
+}
+
+/** Whether a forward of a module in this mode is recorded now. */
+export function isRecording(training: boolean): boolean {
+  return mode === 'default' ? training : mode === 'enabled'
+}

@@ -1,0 +1,38 @@
+import { SpikenormError } from './errors.js'
+import { native } from './native.js'
+
+/**
+ * Owner of something native, known by a number. It is freed at once by `dispose()` or at the end of a `using`
+ * block, and otherwise after the owner has been garbage collected, in synchronous loops too.
+ */
+export class Handle {
+  #id: number
+
+  constructor(id: number) {
+    this.#id = id
+    native.track(this, id)
+  }
+
+  /** @internal The native number; throws `ERR_DISPOSED` once freed. */
+  get id(): number {
+    if (this.#id === 0) {
+      throw new SpikenormError('ERR_DISPOSED', `the ${this.constructor.name.toLowerCase()} has been disposed of`)
+    }
+    return this.#id
+  }
+
+  get isDisposed(): boolean {
+    return this.#id === 0
+  }
+
+  /** Frees the native memory now. Using it afterwards throws `ERR_DISPOSED`; disposing twice does nothing. */
+  dispose(): void {
+    if (this.#id === 0) return
+    native.free(this.#id)
+    this.#id = 0
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose()
+  }
+}

@@ -1,0 +1,29 @@
+/** spikenorm: the normalisation layers of deep spiking neural networks, for Node.js. */
+export { type CudaDevice, cuda, type Device } from './device.js'
+export type { DType, TensorData } from './dtype.js'
+export { type ErrorCode, SpikenormError } from './errors.js'
+export * as functional from './functional.js'
+export { enableGrad, noGrad } from './grad-mode.js'
+export { BatchNorm1d, BatchNorm2d, BatchNorm3d } from './layers/batch-norm.js'
+export {
+  BatchNormThroughTime1d,
+  BatchNormThroughTime2d,
+  BatchNormThroughTime3d,
+} from './layers/batch-norm-through-time.js'
+export { NeuNorm, type NeuNormOptions } from './layers/neu-norm.js'
+export { NormLayer, type NormOptions } from './layers/norm-layer.js'
+export {
+  TemporalEffectiveBatchNorm1d,
+  TemporalEffectiveBatchNorm2d,
+  TemporalEffectiveBatchNorm3d,
+} from './layers/temporal-effective-batch-norm.js'
+export {
+  ThresholdDependentBatchNorm1d,
+  ThresholdDependentBatchNorm2d,
+  ThresholdDependentBatchNorm3d,
+} from './layers/threshold-dependent-batch-norm.js'
+export { Module, type StepMode } from './module.js'
+export { manualSeed, randperm } from './random.js'
+export { emptyCache, getNumThreads, type MemoryStats, memoryStats, setNumThreads } from './runtime.js'
+export { type LoadResult, loadSafetensors, saveSafetensors } from './state-dict.js'
+export { full, ones, Parameter, Tensor, type TensorOptions, tensor, zeros } from './tensor.js'

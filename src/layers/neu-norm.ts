@@ -1,0 +1,120 @@
+/**
+ * NeuNorm (Wu et al. 2019, "Direct Training for Spiking Neural Networks: Faster, Larger, Better"): an auxiliary state
+ * sums the spikes of all channels over time and is subtracted with a learned weight,
+ * `s_t = k·s_{t−1} + (1 − k)/C² · Σ_c x_t`, `y_t = x_t − w·s_t`. The same in training and evaluation.
+ */
+import { CarriedState, type StatefulEntry } from '../carried-state.js'
+import { type Device, parseDevice } from '../device.js'
+import { type DType, expectFloatDType, parameterDType } from '../dtype.js'
+import { Handle } from '../handle.js'
+import { convertTensor, Module, type StepMode } from '../module.js'
+import { native } from '../native.js'
+import { Tape } from '../tape.js'
+import { Parameter, Tensor } from '../tensor.js'
+import { finiteNumber, wholeNumber } from './arguments.js'
+
+export interface NeuNormOptions {
+  /** Decay of the state. Default 0.9. */
+  k?: number
+  /** One weight for all channels. Default false. */
+  sharedAcrossChannels?: boolean
+  /** Default `'s'`. */
+  stepMode?: StepMode
+  /** Dtype of the inputs. The weight is float32 beside half types. Default `'float32'`. */
+  dtype?: DType
+  device?: Device
+}
+
+interface Entry extends StatefulEntry<Entry> {
+  readonly saved: Handle
+}
+
+/**
+ * For `[N, C, H, W]`; with a leading T in step mode `'m'`. The weight `w` is `[C, H, W]`, or `[1, H, W]` when shared, and
+ * starts as U(±1/√(H·W)). The state `[N, 1, H, W]` is kept between calls until `reset()`; another batch size throws
+ * `ERR_SHAPE`.
+ */
+export class NeuNorm extends Module {
+  readonly inChannels: number
+  readonly height: number
+  readonly width: number
+  readonly k: number
+  readonly sharedAcrossChannels: boolean
+
+  readonly #spec: Handle
+  readonly #w: Parameter
+  readonly #tape = new Tape<Entry>()
+  readonly #state = new CarriedState<Entry>()
+
+  constructor(inChannels: number, height: number, width: number, options: NeuNormOptions = {}) {
+    super()
+    const name = this.constructor.name
+    this.inChannels = wholeNumber(name, 'inChannels', inChannels)
+    this.height = wholeNumber(name, 'height', height)
+    this.width = wholeNumber(name, 'width', width)
+    this.k = finiteNumber(name, 'k', options.k ?? 0.9)
+    this.sharedAcrossChannels = options.sharedAcrossChannels ?? false
+    this.stepMode = options.stepMode ?? 's'
+    const dtype = parameterDType(expectFloatDType(options.dtype ?? 'float32'))
+    parseDevice(options.device ?? 'cpu')
+    this.#spec = new Handle(native.neuNormSpec(inChannels, height, width, this.k, this.sharedAcrossChannels))
+    const rows = this.sharedAcrossChannels ? 1 : inChannels
+    this.#w = this.registerParameter('w', new Parameter(native.tensorFull([rows, height, width], 0, dtype)))
+    this.resetParameters()
+  }
+
+  override get pendingForwards(): number {
+    return this.#tape.length
+  }
+
+  protected override computeForward(x: Tensor, record: boolean): Tensor {
+    const state = this.#state.value?.id ?? 0
+    const [y, next, saved] = native.neuNormForward(
+      this.#spec.id,
+      x.id,
+      this.stepMode === 'm',
+      this.#w.id,
+      state,
+      record,
+    ) as [number, number, number]
+    const entry = saved === 0 ? null : { saved: new Handle(saved), previous: this.#state.source }
+    if (entry) this.#tape.push(entry)
+    this.#state.advance(new Tensor(next), entry)
+    return new Tensor(y)
+  }
+
+  protected override computeBackward(dy: Tensor): Tensor {
+    const entry = this.#tape.latest()
+    const carry = this.#state.gradientOf(entry)?.id ?? 0
+    const [dx, w, state] = native.neuNormBackward(entry.saved.id, dy.id, carry) as [number, number, number]
+    this.#state.handBack(entry, new Tensor(state), this.#tape)
+    this.#w.accumulate(w)
+    return new Tensor(dx)
+  }
+
+  /** State to 0; pending forwards are dropped. */
+  override reset(): void {
+    this.#state.reset()
+    this.#tape.clear()
+  }
+
+  override detach(): void {
+    this.#state.detach()
+  }
+
+  /** Draws the weight anew from U(±1/√(H·W)). */
+  resetParameters(): void {
+    const bound = 1 / Math.sqrt(this.height * this.width)
+    native.tensorUniform(this.#w.id, -bound, bound)
+  }
+
+  protected override convert(dtype: DType): void {
+    super.convert(dtype)
+    if (this.#state.value) convertTensor(this.#state.value, dtype)
+  }
+
+  override dispose(): void {
+    super.dispose()
+    this.#spec.dispose()
+  }
+}

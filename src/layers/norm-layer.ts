@@ -1,0 +1,256 @@
+/**
+ * The twelve batch norms as one class: a specification, the small tensors `[rows, C]` beside it, a step index and a
+ * tape. The classes of the public API are presets of it (see the files beside this one).
+ */
+import type { Device } from '../device.js'
+import { parseDevice } from '../device.js'
+import { type DType, expectFloatDType, parameterDType } from '../dtype.js'
+import { Handle } from '../handle.js'
+import { convertTensor, Module, type StepMode } from '../module.js'
+import { native } from '../native.js'
+import { Tape } from '../tape.js'
+import { full, Parameter, Tensor } from '../tensor.js'
+import { finiteNumber, wholeNumber } from './arguments.js'
+
+/** How many rows a small tensor has: none, one shared over time, or one per time step. */
+export type Rows = 'absent' | 'shared' | 'perStep'
+
+/** What tells one family of norms from another: its row of the table in the README. */
+export interface NormPreset {
+  statistics: Rows
+  weight: Rows
+  bias: Rows
+  timeScale: boolean
+  stepModes: readonly StepMode[]
+}
+
+export interface NormOptions {
+  /** Added to the variance. Default 1e-5. */
+  eps?: number
+  /** Weight of the new value in the running statistics; `null` for a cumulative average. Default 0.1. */
+  momentum?: number | null
+  /** Whether the layer has learnable parameters. Default true. */
+  affine?: boolean
+  /** Whether running statistics are kept; without them eval mode uses the batch's. Default true. */
+  trackRunningStats?: boolean
+  /** `'s'` (default where the class has both) or `'m'`. */
+  stepMode?: StepMode
+  /** Dtype of the inputs. Parameters are float32 beside half types. Default `'float32'`. */
+  dtype?: DType
+  device?: Device
+}
+
+/** What a class adds to its preset. */
+export interface NormConfig {
+  /** Axes after the channel. */
+  spatial: 1 | 2 | 3
+  numFeatures: number
+  /** Number of time steps, for classes made for a fixed one. */
+  T?: number
+  initialWeight?: number
+}
+
+interface Entry {
+  saved: Handle
+  /** Step index of the forward's first step. */
+  firstStep: number
+}
+
+/** A tensor `[rows, C]` and the tensors of the state dict that are its rows. */
+interface Stack<T extends Tensor> {
+  base: Tensor
+  rows: T[]
+}
+
+export abstract class NormLayer extends Module {
+  readonly numFeatures: number
+  readonly eps: number
+  readonly affine: boolean
+  /** Whether training moves the running statistics; may be toggled. */
+  trackRunningStats: boolean
+
+  readonly #preset: NormPreset
+  readonly #initialWeight: number
+  readonly #spec: Handle
+  readonly #T: number
+  readonly #tape = new Tape<Entry>()
+  readonly #weight: Stack<Parameter> | undefined
+  readonly #bias: Stack<Parameter> | undefined
+  readonly #scale: Parameter | undefined
+  readonly #runningMean: Stack<Tensor> | undefined
+  readonly #runningVar: Stack<Tensor> | undefined
+  readonly #counters: Stack<Tensor> | undefined
+  #momentum: number | null = 0.1
+  #step = 0
+
+  protected constructor(preset: NormPreset, config: NormConfig, options: NormOptions) {
+    super()
+    const name = this.constructor.name
+    this.#preset = preset
+    this.numFeatures = wholeNumber(name, 'numFeatures', config.numFeatures)
+    this.#T = config.T === undefined ? 0 : wholeNumber(name, 'T', config.T)
+    this.eps = finiteNumber(name, 'eps', options.eps ?? 1e-5, 0)
+    this.momentum = options.momentum === undefined ? 0.1 : options.momentum
+    this.affine = options.affine ?? true
+    this.trackRunningStats = options.trackRunningStats ?? true
+    this.#initialWeight = finiteNumber(name, 'alpha * vTh', config.initialWeight ?? 1)
+    this.stepMode = options.stepMode ?? preset.stepModes[0] ?? 's'
+    const dtype = parameterDType(expectFloatDType(options.dtype ?? 'float32'))
+    parseDevice(options.device ?? 'cpu')
+
+    const rows = { weight: this.affine ? preset.weight : 'absent', bias: this.affine ? preset.bias : 'absent' } as const
+    this.#spec = new Handle(
+      native.normSpec({
+        spatial: config.spatial,
+        channels: this.numFeatures,
+        steps: this.#T,
+        statistics: preset.statistics,
+        weight: rows.weight,
+        bias: rows.bias,
+        timeScale: preset.timeScale,
+        eps: this.eps,
+      }),
+    )
+    const C = this.numFeatures
+    if (preset.timeScale) {
+      this.#scale = this.registerParameter('scale', new Parameter(native.tensorFull([this.#T], 1, dtype)))
+    }
+    this.#weight = this.#stack(rows.weight, 'weight', [C], this.#initialWeight, dtype, Parameter)
+    this.#bias = this.#stack(rows.bias, 'bias', [C], 0, dtype, Parameter)
+    if (this.trackRunningStats) {
+      this.#runningMean = this.#stack(preset.statistics, 'running_mean', [C], 0, dtype, Tensor)
+      this.#runningVar = this.#stack(preset.statistics, 'running_var', [C], 1, dtype, Tensor)
+      this.#counters = this.#stack(preset.statistics, 'num_batches_tracked', [], 0, 'int64', Tensor)
+    }
+  }
+
+  /** Makes a stack and registers its rows by PyTorch's names: `weight`, or `bn_list.{t}.weight` per step. */
+  #stack<T extends Tensor>(
+    rows: Rows,
+    name: string,
+    shape: number[],
+    value: number,
+    dtype: DType,
+    Row: new (id: number) => T,
+  ): Stack<T> | undefined {
+    if (rows === 'absent') return undefined
+    const count = rows === 'perStep' ? this.#T : 1
+    const base = full([count, ...shape], value, { dtype })
+    const views = Array.from({ length: count }, (_, t) => {
+      const view = new Row(native.tensorRow(base.id, t))
+      const key = rows === 'perStep' ? `bn_list.${t}.${name}` : name
+      if (view instanceof Parameter) this.registerParameter(key, view)
+      else this.registerBuffer(key, view)
+      return view
+    })
+    return { base, rows: views }
+  }
+
+  /** Weight of the new value in the running statistics; `null` for a cumulative average. */
+  get momentum(): number | null {
+    return this.#momentum
+  }
+
+  set momentum(momentum: number | null) {
+    this.#momentum = momentum === null ? null : finiteNumber(this.constructor.name, 'momentum', momentum)
+  }
+
+  protected override get stepModes(): readonly StepMode[] {
+    return this.#preset?.stepModes ?? super.stepModes
+  }
+
+  override get pendingForwards(): number {
+    return this.#tape.length
+  }
+
+  protected override computeForward(x: Tensor, record: boolean): Tensor {
+    const isMulti = this.stepMode === 'm'
+    const [y, saved] = native.normForward(
+      this.#spec.id,
+      x.id,
+      isMulti,
+      this.#step,
+      {
+        weight: this.#weight?.base.id ?? 0,
+        bias: this.#bias?.base.id ?? 0,
+        scale: this.#scale?.id ?? 0,
+        runningMean: this.#runningMean?.base.id ?? 0,
+        runningVar: this.#runningVar?.base.id ?? 0,
+        counters: this.#counters?.base.id ?? 0,
+      },
+      this.training,
+      this.trackRunningStats,
+      this.#momentum,
+      record,
+    ) as [number, number]
+    const firstStep = this.#step
+    if (this.#preset.statistics === 'perStep') this.#step += isMulti ? (x.shape[0] as number) : 1
+    if (saved !== 0) this.#tape.push({ saved: new Handle(saved), firstStep })
+    return new Tensor(y)
+  }
+
+  protected override computeBackward(dy: Tensor): Tensor {
+    const { saved, firstStep } = this.#tape.latest()
+    const [dx, weight, bias, scale] = native.normBackward(saved.id, dy.id) as [number, number, number, number]
+    this.#tape.pop()
+    accumulateRows(this.#weight, weight, firstStep)
+    accumulateRows(this.#bias, bias, firstStep)
+    if (this.#scale && scale !== 0) this.#scale.accumulate(scale)
+    return new Tensor(dx)
+  }
+
+  /** Step index to 0; pending forwards are dropped. Statistics and parameters stay. */
+  override reset(): void {
+    this.#step = 0
+    this.#tape.clear()
+  }
+
+  /** Running statistics to mean 0 and variance 1, counters to 0. */
+  resetRunningStats(): void {
+    if (this.#runningMean) native.tensorFill(this.#runningMean.base.id, 0)
+    if (this.#runningVar) native.tensorFill(this.#runningVar.base.id, 1)
+    if (this.#counters) native.tensorFill(this.#counters.base.id, 0)
+  }
+
+  /** Parameters to their initial values (tdBN: the weight to alpha · vTh), running statistics likewise. */
+  resetParameters(): void {
+    this.resetRunningStats()
+    if (this.#weight) native.tensorFill(this.#weight.base.id, this.#initialWeight)
+    if (this.#bias) native.tensorFill(this.#bias.base.id, 0)
+    if (this.#scale) native.tensorFill(this.#scale.id, 1)
+  }
+
+  protected override convert(dtype: DType): void {
+    super.convert(dtype)
+    for (const stack of [this.#weight, this.#bias, this.#runningMean, this.#runningVar]) {
+      if (!stack) continue
+      // Rows are views of the stack: make them views again of the converted one.
+      convertTensor(stack.base, dtype)
+      stack.rows.forEach((row, t) => {
+        const view = native.tensorRow(stack.base.id, t)
+        row.replaceWith(view)
+        native.free(view)
+      })
+    }
+  }
+
+  override dispose(): void {
+    super.dispose()
+    for (const stack of [this.#weight, this.#bias, this.#runningMean, this.#runningVar, this.#counters]) {
+      stack?.base.dispose()
+    }
+    this.#spec.dispose()
+  }
+}
+
+/** Adds a native gradient `[rows, C]` to the parameters it belongs to, from row `firstStep` on where per step. */
+function accumulateRows(stack: Stack<Parameter> | undefined, gradient: number, firstStep: number): void {
+  if (!stack || gradient === 0) return
+  const isPerStep = stack.rows.length > 1
+  const count = isPerStep ? (native.tensorShape(gradient)[0] as number) : 1
+  for (let row = 0; row < count; row++) {
+    const parameter = stack.rows[isPerStep ? firstStep + row : 0]
+    parameter?.accumulate(native.tensorRow(gradient, row))
+  }
+  native.free(gradient)
+}

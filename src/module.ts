@@ -1,0 +1,236 @@
+/** The base of every layer: parameters, modes, recording and state, with PyTorch's and SpikingJelly's names. */
+import { type Device, parseDevice } from './device.js'
+import { type DType, expectFloatDType, isDType, parameterDType } from './dtype.js'
+import { SpikenormError } from './errors.js'
+import { isRecording } from './grad-mode.js'
+import { native } from './native.js'
+import { type LoadResult, loadIntoModule } from './state-dict.js'
+import { Parameter, Tensor } from './tensor.js'
+
+/** `'s'`: one time step a call. `'m'`: all steps at once, with a leading T. */
+export type StepMode = 's' | 'm'
+
+const BOTH_STEP_MODES: readonly StepMode[] = ['s', 'm']
+
+export abstract class Module {
+  #training = true
+  #stepMode: StepMode = 's'
+  readonly #parameters = new Map<string, Parameter>()
+  readonly #buffers = new Map<string, Tensor>()
+  readonly #modules = new Map<string, Module>()
+
+  /** Computes the output; with `record`, keeps what backward needs. */
+  protected abstract computeForward(x: Tensor, record: boolean): Tensor
+
+  /** Computes the input's gradient of the latest recorded forward and accumulates the parameters'. */
+  protected abstract computeBackward(dy: Tensor): Tensor
+
+  /** Output for input `x`. Recorded for {@link backward} in training mode. */
+  forward(x: Tensor): Tensor {
+    return this.naming(() => this.computeForward(x, isRecording(this.#training)))
+  }
+
+  /**
+   * Gradient of the input of the latest recorded forward, given that of its output; parameter gradients
+   * accumulate in `.grad`. T single-step forwards are followed by T backwards, latest first. Throws
+   * `ERR_NO_FORWARD` when nothing is pending.
+   */
+  backward(dy: Tensor): Tensor {
+    return this.naming(() => this.computeBackward(dy))
+  }
+
+  /** Runs `body`, naming this layer in its errors. */
+  protected naming<R>(body: () => R): R {
+    try {
+      return body()
+    } catch (thrown) {
+      throw thrown instanceof SpikenormError ? thrown.within(this.constructor.name) : thrown
+    }
+  }
+
+  // Modes
+
+  get training(): boolean {
+    return this.#training
+  }
+
+  /** Training mode for this module and all below it. */
+  train(mode = true): this {
+    for (const module of this.modules()) module.#training = mode
+    return this
+  }
+
+  /** Evaluation mode for this module and all below it. */
+  eval(): this {
+    return this.train(false)
+  }
+
+  /** Step modes this class can be in. */
+  protected get stepModes(): readonly StepMode[] {
+    return BOTH_STEP_MODES
+  }
+
+  get stepMode(): StepMode {
+    return this.#stepMode
+  }
+
+  set stepMode(mode: StepMode) {
+    this.checkStepMode(mode)
+    this.#stepMode = mode
+  }
+
+  /** @internal Throws `ERR_STEP_MODE` if this module cannot be put in `mode`. */
+  checkStepMode(mode: StepMode): void {
+    if (!this.stepModes.includes(mode)) {
+      const expected = this.stepModes.map((known) => `'${known}'`).join(' or ')
+      throw new SpikenormError(
+        'ERR_STEP_MODE',
+        `${this.constructor.name}: stepMode: expected ${expected}, got '${String(mode)}'`,
+      )
+    }
+  }
+
+  // State
+
+  /** Restores the initial state and drops pending forwards. */
+  reset(): void {}
+
+  /** Keeps the state's value but lets no gradient flow further back through it. */
+  detach(): void {}
+
+  // Parameters and buffers
+
+  protected registerParameter(name: string, parameter: Parameter): Parameter {
+    this.#parameters.set(name, parameter)
+    return parameter
+  }
+
+  protected registerBuffer(name: string, buffer: Tensor): Tensor {
+    this.#buffers.set(name, buffer)
+    return buffer
+  }
+
+  protected registerModule<M extends Module>(name: string, module: M): M {
+    if (!(module instanceof Module)) {
+      throw new SpikenormError('ERR_ARGUMENT', `${this.constructor.name}: ${name}: expected a Module`)
+    }
+    this.#modules.set(name, module)
+    return module
+  }
+
+  /** The modules directly below this one. */
+  children(): Module[] {
+    return [...this.#modules.values()]
+  }
+
+  /** This module and all below it, parents first. */
+  modules(): Module[] {
+    return [this, ...this.children().flatMap((child) => child.modules())]
+  }
+
+  /** `[name, parameter]` of this module and all below it, named as in PyTorch. */
+  namedParameters(): [string, Parameter][] {
+    return this.#named((module) => module.#parameters)
+  }
+
+  parameters(): Parameter[] {
+    return this.namedParameters().map(([, parameter]) => parameter)
+  }
+
+  /** `[name, buffer]` of this module and all below it, named as in PyTorch. */
+  namedBuffers(): [string, Tensor][] {
+    return this.#named((module) => module.#buffers)
+  }
+
+  #named<T>(own: (module: Module) => Map<string, T>, prefix = ''): [string, T][] {
+    const named: [string, T][] = [...own(this)].map(([name, value]) => [prefix + name, value])
+    for (const [name, module] of this.#modules) named.push(...module.#named(own, `${prefix}${name}.`))
+    return named
+  }
+
+  /** Sets every gradient to `null`. */
+  zeroGrad(): void {
+    for (const parameter of this.parameters()) {
+      parameter.grad?.dispose()
+      parameter.grad = null
+    }
+  }
+
+  /**
+   * Parameters and buffers by PyTorch's names, as copies: a snapshot that later training leaves alone (PyTorch
+   * returns aliases). Step index and state are not part of it.
+   */
+  stateDict(): Record<string, Tensor> {
+    const entries = [...this.namedParameters(), ...this.namedBuffers()]
+    return Object.fromEntries(entries.map(([name, value]) => [name, value.clone()]))
+  }
+
+  /**
+   * Copies values in by name, rounding where dtypes differ. Throws `ERR_STATE_DICT`, having changed nothing, on a
+   * missing or unexpected key (unless `strict: false`) and on any wrong shape.
+   */
+  loadStateDict(dict: Record<string, Tensor>, { strict = true }: { strict?: boolean } = {}): LoadResult {
+    return this.naming(() => loadIntoModule([...this.namedParameters(), ...this.namedBuffers()], dict, strict))
+  }
+
+  /**
+   * Moves this module and all below it to a dtype or device, in place. Half types keep float32 parameters. Throws
+   * `ERR_ARGUMENT` while forwards are pending.
+   */
+  to(deviceOrDtype: Device | DType): this {
+    if (!isDType(deviceOrDtype)) {
+      parseDevice(deviceOrDtype)
+      return this
+    }
+    const dtype = parameterDType(expectFloatDType(deviceOrDtype))
+    const modules = this.modules()
+    for (const module of modules) {
+      if (module.pendingForwards > 0) {
+        throw new SpikenormError(
+          'ERR_ARGUMENT',
+          `${module.constructor.name}: to: ${module.pendingForwards} forwards are pending; call backward() or reset() first`,
+        )
+      }
+    }
+    for (const module of modules) module.convert(dtype)
+    return this
+  }
+
+  /** Number of recorded forwards that have had no backward yet, of this module alone. */
+  get pendingForwards(): number {
+    return 0
+  }
+
+  /** Converts this module's own parameters, gradients and float state. */
+  protected convert(dtype: DType): void {
+    for (const parameter of this.#parameters.values()) {
+      const { grad } = parameter
+      parameter.grad = null
+      convertTensor(parameter, dtype)
+      parameter.grad = grad && grad.to(dtype)
+    }
+    for (const buffer of this.#buffers.values()) {
+      if (buffer.dtype !== 'int64') convertTensor(buffer, dtype)
+    }
+  }
+
+  /** Frees parameters, gradients, buffers and what is pending, of this module and all below it. */
+  dispose(): void {
+    for (const module of this.modules()) {
+      module.reset()
+      for (const value of [...module.#parameters.values(), ...module.#buffers.values()]) value.dispose()
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose()
+  }
+}
+
+/** Changes a tensor's dtype in place, keeping its identity. */
+export function convertTensor(tensor: Tensor, dtype: DType): void {
+  if (tensor.dtype === dtype) return
+  const converted = native.tensorCast(tensor.id, dtype)
+  tensor.replaceWith(converted)
+  native.free(converted)
+}

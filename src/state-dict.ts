@@ -1,0 +1,58 @@
+import { SpikenormError } from './errors.js'
+import { native } from './native.js'
+import { Tensor } from './tensor.js'
+
+/** Keys that did not match, as PyTorch's `load_state_dict` returns them. */
+export interface LoadResult {
+  missingKeys: string[]
+  unexpectedKeys: string[]
+}
+
+/** Copies `dict` into the named tensors of a module: everything is checked before anything is written. */
+export function loadIntoModule(
+  targets: readonly [string, Tensor][],
+  dict: Record<string, Tensor>,
+  strict: boolean,
+): LoadResult {
+  const names = new Set(targets.map(([name]) => name))
+  const missingKeys = targets.map(([name]) => name).filter((name) => !Object.hasOwn(dict, name))
+  const unexpectedKeys = Object.keys(dict).filter((name) => !names.has(name))
+  const problems: string[] = []
+  if (strict && missingKeys.length > 0) problems.push(`missing keys: ${missingKeys.join(', ')}`)
+  if (strict && unexpectedKeys.length > 0) problems.push(`unexpected keys: ${unexpectedKeys.join(', ')}`)
+  const matched: [Tensor, Tensor][] = []
+  for (const [name, target] of targets) {
+    const source = dict[name]
+    if (source === undefined) continue
+    if (!(source instanceof Tensor)) {
+      problems.push(`${name}: expected a Tensor`)
+    } else if (source.shape.join() !== target.shape.join()) {
+      problems.push(`${name}: expected shape [${target.shape.join(', ')}], got [${source.shape.join(', ')}]`)
+    } else {
+      matched.push([target, source])
+    }
+  }
+  if (problems.length > 0) {
+    throw new SpikenormError('ERR_STATE_DICT', `loadStateDict: ${problems.join('; ')}`)
+  }
+  for (const [target, source] of matched) target.copy_(source)
+  return { missingKeys, unexpectedKeys }
+}
+
+/**
+ * Writes tensors to a .safetensors file that PyTorch reads (`safetensors.torch.load_file`), all or nothing. Throws
+ * `ERR_FILE`.
+ */
+export function saveSafetensors(path: string, dict: Record<string, Tensor>): void {
+  const entries = Object.entries(dict)
+  native.saveSafetensors(
+    path,
+    entries.map(([name]) => name),
+    entries.map(([, tensor]) => tensor.id),
+  )
+}
+
+/** Reads every tensor of a .safetensors file. Throws `ERR_FILE`, and `ERR_DTYPE` for a dtype unknown here. */
+export function loadSafetensors(path: string): Record<string, Tensor> {
+  return Object.fromEntries(native.loadSafetensors(path).map(({ name, handle }) => [name, new Tensor(handle)]))
+}

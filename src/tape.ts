@@ -1,0 +1,45 @@
+import { SpikenormError } from './errors.js'
+import type { Handle } from './handle.js'
+
+/** What a module keeps of one recorded forward. */
+export interface TapeEntry {
+  /** Freed when the entry leaves the tape. */
+  readonly saved?: Handle
+}
+
+/** The recorded forwards of a module that have had no backward yet; backward takes the latest first. */
+export class Tape<Entry extends TapeEntry> {
+  readonly #entries: Entry[] = []
+
+  get length(): number {
+    return this.#entries.length
+  }
+
+  push(entry: Entry): void {
+    this.#entries.push(entry)
+  }
+
+  /** The latest entry, which stays until `pop`: a backward that throws has taken nothing. */
+  latest(): Entry {
+    const entry = this.#entries.at(-1)
+    if (!entry) {
+      throw new SpikenormError(
+        'ERR_NO_FORWARD',
+        'backward: no recorded forward is pending; forwards are recorded in training mode or within enableGrad()',
+      )
+    }
+    return entry
+  }
+
+  pop(): void {
+    this.#entries.pop()?.saved?.dispose()
+  }
+
+  includes(entry: Entry): boolean {
+    return this.#entries.includes(entry)
+  }
+
+  clear(): void {
+    while (this.#entries.length > 0) this.pop()
+  }
+}

@@ -1,0 +1,178 @@
+/** Tensors: contiguous values on a device, with the dtypes of PyTorch. */
+import { type Device, parseDevice } from './device.js'
+import { type DType, dtypeOfData, isDType, type TensorData, typedArrayOf } from './dtype.js'
+import { SpikenormError } from './errors.js'
+import { Handle } from './handle.js'
+import { native } from './native.js'
+
+/** A contiguous tensor. Its values change only through parameters' optimisers and `copy_`. */
+export class Tensor extends Handle {
+  #shape: readonly number[] | undefined
+  #dtype: DType | undefined
+
+  /** Extents, slowest axis first. */
+  get shape(): readonly number[] {
+    this.#shape ??= Object.freeze(native.tensorShape(this.id))
+    return this.#shape
+  }
+
+  get dtype(): DType {
+    this.#dtype ??= native.tensorDtype(this.id) as DType
+    return this.#dtype
+  }
+
+  get device(): Device {
+    return 'cpu'
+  }
+
+  /** Number of elements. */
+  get size(): number {
+    return this.shape.reduce((product, extent) => product * extent, 1)
+  }
+
+  /**
+   * A copy of the values: Float64Array, Float32Array, Uint16Array (bits of float16 and bfloat16), Uint8Array or
+   * BigInt64Array.
+   */
+  toTypedArray(): Float64Array | Float32Array | Uint16Array | Uint8Array | BigInt64Array {
+    return typedArrayOf(this.dtype, native.tensorRead(this.id) as ArrayBuffer)
+  }
+
+  /** A copy of the values as numbers; int64 beyond 2^53 is rounded. */
+  toFloat64Array(): Float64Array {
+    const wide = native.tensorCast(this.id, 'float64')
+    try {
+      return new Float64Array(native.tensorRead(wide) as ArrayBuffer)
+    } finally {
+      native.free(wide)
+    }
+  }
+
+  /** The only value of a tensor of one element. Throws `ERR_SHAPE` for any other. */
+  item(): number {
+    if (this.size !== 1) {
+      throw new SpikenormError('ERR_SHAPE', `item: expected one element, got shape [${this.shape.join(', ')}]`)
+    }
+    return this.toFloat64Array()[0] as number
+  }
+
+  /** A copy in another dtype (each value rounded once) or on another device; itself if nothing changes. */
+  to(deviceOrDtype: Device | DType): Tensor {
+    if (!isDType(deviceOrDtype)) {
+      parseDevice(deviceOrDtype)
+      return this
+    }
+    return deviceOrDtype === this.dtype ? this : new Tensor(native.tensorCast(this.id, deviceOrDtype))
+  }
+
+  /** A copy of its own. */
+  clone(): Tensor {
+    return new Tensor(native.tensorCast(this.id, this.dtype))
+  }
+
+  /** The same values under another shape of as many elements; shares memory. One extent may be -1. */
+  reshape(shape: readonly number[]): Tensor {
+    return new Tensor(native.tensorReshape(this.id, inferExtent(shape, this.size)))
+  }
+
+  /** Overwrites the values in place with those of a tensor of the same shape, rounded where dtypes differ. */
+  copy_(source: Tensor): this {
+    native.tensorCopy(this.id, source.id)
+    return this
+  }
+
+  /** @internal Takes over another tensor's memory and dtype, keeping identity. */
+  replaceWith(id: number): void {
+    native.tensorReplace(this.id, id)
+    this.#shape = undefined
+    this.#dtype = undefined
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    if (this.isDisposed) return `${this.constructor.name} (disposed)`
+    return `${this.constructor.name} { shape: [${this.shape.join(', ')}], dtype: '${this.dtype}', device: '${this.device}' }`
+  }
+}
+
+function inferExtent(shape: readonly number[], size: number): number[] {
+  const inferred = shape.indexOf(-1)
+  if (inferred < 0) return [...shape]
+  const rest = shape.reduce((product, extent, axis) => (axis === inferred ? product : product * extent), 1)
+  if (rest <= 0 || size % rest !== 0) {
+    throw new SpikenormError('ERR_SHAPE', `reshape: ${size} elements do not fit [${shape.join(', ')}]`)
+  }
+  return shape.map((extent, axis) => (axis === inferred ? size / rest : extent))
+}
+
+/** A tensor that is trained: `grad` accumulates in backward and is `null` before and after `zeroGrad()`. */
+export class Parameter extends Tensor {
+  #grad: Tensor | null = null
+
+  /** Gradient of the same shape and dtype, or `null`. */
+  get grad(): Tensor | null {
+    return this.#grad
+  }
+
+  set grad(grad: Tensor | null) {
+    if (grad && (grad.dtype !== this.dtype || grad.shape.join() !== this.shape.join())) {
+      throw new SpikenormError(
+        grad.dtype === this.dtype ? 'ERR_SHAPE' : 'ERR_DTYPE',
+        `grad: expected ${this.dtype} [${this.shape.join(', ')}], got ${grad.dtype} [${grad.shape.join(', ')}]`,
+      )
+    }
+    this.#grad = grad
+  }
+
+  /** @internal Adds a native gradient, which is taken over or freed. */
+  accumulate(gradient: number): void {
+    if (this.#grad === null || this.#grad.isDisposed) {
+      this.#grad = new Tensor(gradient)
+    } else {
+      native.tensorAccumulate(this.#grad.id, gradient)
+      native.free(gradient)
+    }
+  }
+
+  /** Frees the parameter and its gradient. */
+  override dispose(): void {
+    this.#grad?.dispose()
+    super.dispose()
+  }
+}
+
+export interface TensorOptions {
+  /** Taken from the data where it is a typed array; `'float32'` for numbers. */
+  dtype?: DType
+  device?: Device
+}
+
+/**
+ * A new tensor with a copy of `data`. For float16 and bfloat16 give a Uint16Array of bits, a Float16Array where
+ * the runtime has one, or floats, which are rounded. Throws `ERR_SHAPE` when the number of values does not fit.
+ */
+export function tensor(data: TensorData, shape: readonly number[], options: TensorOptions = {}): Tensor {
+  parseDevice(options.device ?? 'cpu')
+  const { dtype, isStored } = dtypeOfData(data, options.dtype)
+  if (isStored && ArrayBuffer.isView(data)) {
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
+    return new Tensor(native.tensorFromBytes(bytes, [...shape], dtype))
+  }
+  const numbers = Float64Array.from(data as ArrayLike<number | bigint>, Number)
+  return new Tensor(native.tensorFromNumbers(numbers, [...shape], dtype))
+}
+
+/** A new tensor filled with `value`; float32 unless said otherwise. */
+export function full(shape: readonly number[], value: number, options: TensorOptions = {}): Tensor {
+  parseDevice(options.device ?? 'cpu')
+  return new Tensor(native.tensorFull([...shape], value, options.dtype ?? 'float32'))
+}
+
+/** A new tensor of zeros; float32 unless said otherwise. */
+export function zeros(shape: readonly number[], options: TensorOptions = {}): Tensor {
+  return full(shape, 0, options)
+}
+
+/** A new tensor of ones; float32 unless said otherwise. */
+export function ones(shape: readonly number[], options: TensorOptions = {}): Tensor {
+  return full(shape, 1, options)
+}
