@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 use spikenorm_core::{Error, ErrorCode, Result};
 
 /// One cache line: the unit and the alignment of every block.
-#[derive(Clone, Copy, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub struct Line([u8; 64]);
 

@@ -32,10 +32,23 @@ macro_rules! scalar {
 scalar! {
     f64: |v| v, |v| v;
     f32: f64::from, |v| v as f32;
-    f16: f16::to_f64, f16::from_f64;
-    bf16: bf16::to_f64, bf16::from_f64;
+    f16: f16::to_f64, |v| f16::store(round_to_odd(v));
+    bf16: bf16::to_f64, |v| bf16::store(round_to_odd(v));
     u8: f64::from, |v| v as u8;
     i64: |v| v as f64, |v| v as i64;
+}
+
+/// Float64 to float32 so that rounding once more, to a half type, gives what rounding once would have: what is
+/// inexact gets an odd last bit and so is never taken for a tie.
+#[inline(always)]
+fn round_to_odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    let wide = f64::from(nearest);
+    if wide == value || value.is_nan() {
+        return nearest;
+    }
+    let truncated = if wide.abs() > value.abs() { nearest.to_bits() - 1 } else { nearest.to_bits() };
+    f32::from_bits(truncated | 1)
 }
 
 macro_rules! with_scalar {

@@ -43,7 +43,13 @@ impl CpuPlan {
                 return Self::Channels { per_tile };
             }
         }
-        Self::Blocks { rows: (BLOCK_BYTES / (channel_row * grid.c)).clamp(1, grid.n.max(1)) }
+        Self::blocks(grid, bytes_per_value)
+    }
+
+    /// The plan of whole samples.
+    pub fn blocks(grid: Grid, bytes_per_value: usize) -> Self {
+        let sample = grid.c * grid.s * bytes_per_value;
+        Self::Blocks { rows: (BLOCK_BYTES / sample.max(1)).clamp(1, grid.n.max(1)) }
     }
 }
 

@@ -26,6 +26,14 @@ struct Pass<'a, E: Element> {
 }
 
 pub fn backward<E: Element>(saved: &NormSaved<HostMemory>, dy: &CpuTensor) -> Result<NormGrads<HostMemory>> {
+    backward_planned::<E>(saved, dy, CpuPlan::new(saved.grid, 2 * size_of::<E>()))
+}
+
+pub(super) fn backward_planned<E: Element>(
+    saved: &NormSaved<HostMemory>,
+    dy: &CpuTensor,
+    plan: CpuPlan,
+) -> Result<NormGrads<HostMemory>> {
     let grid = saved.grid;
     let spec = &saved.spec;
     let read = |tensor: &Option<CpuTensor>| tensor.as_ref().map(read_f64).transpose();
@@ -43,7 +51,6 @@ pub fn backward<E: Element>(saved: &NormSaved<HostMemory>, dy: &CpuTensor) -> Re
         batch_statistics: saved.batch_statistics,
     };
     let dx = &mut out.as_mut_slice::<E>()[..grid.len()];
-    let plan = CpuPlan::new(grid, 2 * size_of::<E>());
     let cells = match plan {
         CpuPlan::Channels { .. } => pass.one_sweep(&tiles(grid, plan), dx)?,
         CpuPlan::Blocks { .. } => pass.two_sweeps(&tiles(grid, plan), dx)?,

@@ -16,6 +16,18 @@ use crate::parallel::{for_each, vectorize};
 use crate::tensor_ops::{copy_of, read_f64};
 
 pub fn forward<E: Element>(call: &NormForward<'_, HostMemory>) -> Result<NormOutput<HostMemory>> {
+    let plan = match call.statistics {
+        Statistics::Batch(_) => CpuPlan::new(call.grid, size_of::<E>()),
+        // Nothing is summed: any cut will do, and whole samples are contiguous.
+        Statistics::Running { .. } => CpuPlan::blocks(call.grid, size_of::<E>()),
+    };
+    forward_planned::<E>(call, plan)
+}
+
+pub(super) fn forward_planned<E: Element>(
+    call: &NormForward<'_, HostMemory>,
+    plan: CpuPlan,
+) -> Result<NormOutput<HostMemory>> {
     let (spec, grid) = (call.spec, call.grid);
     let read = |tensor: Option<&CpuTensor>| tensor.map(read_f64).transpose();
     let (weight, bias, scale) = (read(call.weight)?, read(call.bias)?, read(call.scale)?);
@@ -27,22 +39,15 @@ pub fn forward<E: Element>(call: &NormForward<'_, HostMemory>) -> Result<NormOut
     let y = &mut out.as_mut_slice::<E>()[..grid.len()];
     let bytes = 2 * size_of_val(x);
 
-    let statistics = match &call.statistics {
-        Statistics::Running { mean, var } => {
+    let tiles = tiles(grid, plan);
+    let statistics = match (&call.statistics, plan) {
+        (Statistics::Running { mean, var }, _) => {
             let statistics = RowStatistics { mean: read_f64(mean)?, var: read_f64(var)? };
-            let normalizer = Normalizer::new(spec, &statistics);
-            let tiles = tiles(grid, CpuPlan::Blocks { rows: block_rows(grid, size_of::<E>()) });
-            apply_all(&tiles, x, y, bytes, &normalizer, &affine)?;
+            apply_all(&tiles, x, y, bytes, &Normalizer::new(spec, &statistics), &affine)?;
             statistics
         }
-        Statistics::Batch(_) => {
-            let plan = CpuPlan::new(grid, size_of::<E>());
-            let tiles = tiles(grid, plan);
-            match plan {
-                CpuPlan::Channels { .. } => one_sweep(&tiles, x, y, bytes, &affine, grid)?,
-                CpuPlan::Blocks { .. } => two_sweeps(&tiles, x, y, bytes, &affine, grid)?,
-            }
-        }
+        (Statistics::Batch(_), CpuPlan::Channels { .. }) => one_sweep(&tiles, x, y, bytes, &affine, grid)?,
+        (Statistics::Batch(_), CpuPlan::Blocks { .. }) => two_sweeps(&tiles, x, y, bytes, &affine, grid)?,
     };
 
     let y = CpuTensor::new(out, &call.x.shape, E::DTYPE);
@@ -51,10 +56,6 @@ pub fn forward<E: Element>(call: &NormForward<'_, HostMemory>) -> Result<NormOut
         update_running(update, spec, grid, &statistics)?;
     }
     Ok(NormOutput { y, saved })
-}
-
-fn block_rows(grid: Grid, size: usize) -> usize {
-    ((256 << 10) / (grid.c * grid.s * size).max(1)).clamp(1, grid.n.max(1))
 }
 
 fn save<E: Element>(

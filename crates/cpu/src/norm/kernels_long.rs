@@ -1,6 +1,6 @@
 //! Loops for channels with many values in space: one contiguous row per (t, n, c), scalar coefficients.
-//! Sums run in 16 independent lanes over short runs and are folded into float64, so their error does not
-//! grow with the length of the reduction.
+//! Sums run in 16 independent lanes; those of squares over short runs that are folded into float64, so that their
+//! error does not grow with the length of the reduction.
 
 use spikenorm_core::norm::Moments;
 
@@ -71,30 +71,27 @@ pub fn apply<E: Element>(x: &[E], y: &mut [E], [high, low, a, b]: [E::Acc; 4]) {
     }
 }
 
-/// Σ dy and Σ dy·(x − mean) of one row.
+/// Σ dy and Σ dy·(x − mean) of one row. Gradients of both signs cancel, so products of float32 are summed in
+/// float64, where they are exact.
 #[inline(always)]
 pub fn backward_sums<E: Element>(x: &[E], dy: &[E], [high, low]: [E::Acc; 2]) -> [f64; 2] {
-    let mut totals = [0.0; 2];
-    for (x, dy) in x.chunks(RUN).zip(dy.chunks(RUN)) {
-        let mut lanes = [[E::Acc::default(); LANES]; 2];
-        let (x_chunks, x_rest) = x.as_chunks::<LANES>();
-        let (dy_chunks, dy_rest) = dy.as_chunks::<LANES>();
-        for (x, dy) in x_chunks.iter().zip(dy_chunks) {
-            for i in 0..LANES {
-                let g = dy[i].load();
-                lanes[0][i] += g;
-                lanes[1][i] += g * ((x[i].load() - high) - low);
-            }
+    let mut lanes = [[0.0; LANES]; 2];
+    let mut add = |i: usize, x: E, dy: E| {
+        let g = dy.load().to_f64();
+        lanes[0][i] += g;
+        lanes[1][i] += g * ((x.load() - high) - low).to_f64();
+    };
+    let (x_chunks, x_rest) = x.as_chunks::<LANES>();
+    let (dy_chunks, dy_rest) = dy.as_chunks::<LANES>();
+    for (x, dy) in x_chunks.iter().zip(dy_chunks) {
+        for i in 0..LANES {
+            add(i, x[i], dy[i]);
         }
-        for (i, (x, dy)) in x_rest.iter().zip(dy_rest).enumerate() {
-            let g = dy.load();
-            lanes[0][i] += g;
-            lanes[1][i] += g * ((x.load() - high) - low);
-        }
-        totals[0] += fold(lanes[0]);
-        totals[1] += fold(lanes[1]);
     }
-    totals
+    for (i, (x, dy)) in x_rest.iter().zip(dy_rest).enumerate() {
+        add(i, *x, *dy);
+    }
+    lanes.map(fold)
 }
 
 /// `dx = g·dy − c1 − ((x − high) − low)·c2`.

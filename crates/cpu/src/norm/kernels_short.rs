@@ -100,25 +100,22 @@ pub fn backward_sums<E: Element>(
     for (c, channels) in column_groups(tile) {
         let columns = channels * s;
         let (high, low) = (&high[c * s..][..columns], &low[c * s..][..columns]);
-        let mut first_sums = vec![E::Acc::default(); columns];
-        let mut second_sums = vec![E::Acc::default(); columns];
-        for first in (0..tile.n).step_by(ROWS) {
-            first_sums.fill(E::Acc::default());
-            second_sums.fill(E::Acc::default());
-            for n in first..(first + ROWS).min(tile.n) {
-                let x = &tile.slab(x, t, n)[c * s..][..columns];
-                let dy = &tile.slab(dy, t, n)[c * s..][..columns];
-                for (((((s1, s2), x), dy), high), low) in
-                    first_sums.iter_mut().zip(&mut second_sums).zip(x).zip(dy).zip(high).zip(low)
-                {
-                    let g = dy.load();
-                    *s1 += g;
-                    *s2 += g * ((x.load() - *high) - *low);
-                }
+        // Gradients of both signs cancel, so products of float32 are summed in float64, where they are exact.
+        let mut first_sums = vec![0.0; columns];
+        let mut second_sums = vec![0.0; columns];
+        for n in 0..tile.n {
+            let x = &tile.slab(x, t, n)[c * s..][..columns];
+            let dy = &tile.slab(dy, t, n)[c * s..][..columns];
+            for (((((s1, s2), x), dy), high), low) in
+                first_sums.iter_mut().zip(&mut second_sums).zip(x).zip(dy).zip(high).zip(low)
+            {
+                let g = dy.load().to_f64();
+                *s1 += g;
+                *s2 += g * ((x.load() - *high) - *low).to_f64();
             }
-            channel_sums(&first_sums, s, |i, sum| sums[c + i][0] += sum);
-            channel_sums(&second_sums, s, |i, sum| sums[c + i][1] += sum);
         }
+        channel_sums(&first_sums, s, |i, sum| sums[c + i][0] += sum);
+        channel_sums(&second_sums, s, |i, sum| sums[c + i][1] += sum);
     }
 }
 

@@ -6,6 +6,8 @@ mod forward;
 mod kernels_long;
 mod kernels_short;
 mod small;
+#[cfg(test)]
+mod tests;
 mod tile;
 
 pub use backward::backward;
