@@ -43,7 +43,7 @@ pub struct NormSaved<M> {
     pub spec: NormSpec,
     pub grid: Grid,
     pub x: Tensor<M>,
-    /// `[3, rows, C]`: high part of the mean, its low part, 1/√(v + eps).
+    /// Mean and 1/√(v + eps) of every row and channel, laid out as the backend likes.
     pub statistics: Tensor<M>,
     pub batch_statistics: bool,
     pub weight: Option<Tensor<M>>,

@@ -155,29 +155,27 @@ impl<E: Element> Pass<'_, E> {
         let s = tile.grid.s;
         let mut all = vec![CellSums::default(); tile.t * tile.c];
         let width = if tile.is_long() { 0 } else { tile.c * s };
-        let mut high = vec![E::Acc::default(); width];
-        let mut low = vec![E::Acc::default(); width];
+        let mut columns = vec![0.0; width];
         for t in 0..tile.t {
             let mut sums = vec![[0.0; 2]; tile.c];
             let rows = self.row(tile.t0 + t, tile.c0)..;
-            let (highs, lows) = (&self.normalizer.high[rows.clone()], &self.normalizer.low[rows.clone()]);
+            let means = &self.normalizer.mean[rows.clone()];
             if tile.is_long() {
                 for n in 0..tile.n {
                     let x = tile.slab(self.x, t, n).chunks_exact(s);
                     let dy = tile.slab(self.dy, t, n).chunks_exact(s);
                     for (c, (x, dy)) in x.zip(dy).enumerate() {
-                        let part = kernels_long::backward_sums(x, dy, [highs[c], lows[c]]);
+                        let part = kernels_long::backward_sums(x, dy, means[c]);
                         sums[c][0] += part[0];
                         sums[c][1] += part[1];
                     }
                 }
             } else if s > 0 {
-                kernels_short::spread(highs.iter().copied(), s, &mut high);
-                kernels_short::spread(lows.iter().copied(), s, &mut low);
-                kernels_short::backward_sums(tile, self.x, self.dy, t, [&high, &low], &mut sums);
+                kernels_short::spread(means.iter().copied(), s, &mut columns);
+                kernels_short::backward_sums(tile, self.x, self.dy, t, &columns, &mut sums);
             }
             for (c, [s1, centred]) in sums.into_iter().enumerate() {
-                let rstd = self.normalizer.rstd[rows.start + c].to_f64();
+                let rstd = self.normalizer.rstd[rows.start + c];
                 all[t * tile.c + c] = CellSums { s1, s2: centred * rstd };
             }
         }
@@ -196,7 +194,7 @@ impl<E: Element> Pass<'_, E> {
             let (step, channel) = (tile.t0 + t, tile.c0 + c);
             let row = self.row(step, channel);
             let k = rows[self.affine.spec.statistics.of(step) * width + channel - first];
-            let rstd = self.normalizer.rstd[row].to_f64();
+            let rstd = self.normalizer.rstd[row];
             let gain = self.affine.scale(step) * self.affine.weight(step, channel);
             [
                 self.normalizer.high[row],

@@ -6,7 +6,7 @@ use spikenorm_core::norm::{
 };
 use spikenorm_core::{Grid, Result};
 
-use super::small::{Normalizer, update_running};
+use super::small::{Normalizer, saved_statistics, update_running};
 use super::tile::{Tile, cut, tiles};
 use super::{kernels_long, kernels_short};
 use crate::HostMemory;
@@ -51,23 +51,20 @@ pub(super) fn forward_planned<E: Element>(
     };
 
     let y = CpuTensor::new(out, &call.x.shape, E::DTYPE);
-    let saved = call.record.then(|| save::<E>(call, &statistics)).transpose()?;
+    let saved = call.record.then(|| save(call, &statistics)).transpose()?;
     if let Statistics::Batch(Some(update)) = &call.statistics {
         update_running(update, spec, grid, &statistics)?;
     }
     Ok(NormOutput { y, saved })
 }
 
-fn save<E: Element>(
-    call: &NormForward<'_, HostMemory>,
-    statistics: &RowStatistics,
-) -> Result<NormSaved<HostMemory>> {
+fn save(call: &NormForward<'_, HostMemory>, statistics: &RowStatistics) -> Result<NormSaved<HostMemory>> {
     let copy = |tensor: Option<&CpuTensor>| tensor.map(copy_of).transpose();
     Ok(NormSaved {
         spec: call.spec.clone(),
         grid: call.grid,
         x: call.x.clone(),
-        statistics: Normalizer::<E::Acc>::new(call.spec, statistics).to_tensor(call.grid.c)?,
+        statistics: saved_statistics(call.spec, statistics, call.grid.c)?,
         batch_statistics: matches!(call.statistics, Statistics::Batch(_)),
         weight: copy(call.weight)?,
         bias: copy(call.bias)?,
@@ -182,7 +179,7 @@ fn apply<E: Element>(
         [
             normalizer.high[row],
             normalizer.low[row],
-            E::Acc::from_f64(p * affine.weight(step, channel) * normalizer.rstd[row].to_f64()),
+            E::Acc::from_f64(p * affine.weight(step, channel) * normalizer.rstd[row]),
             E::Acc::from_f64(p * affine.bias(step, channel)),
         ]
     };

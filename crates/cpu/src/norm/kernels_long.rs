@@ -71,15 +71,15 @@ pub fn apply<E: Element>(x: &[E], y: &mut [E], [high, low, a, b]: [E::Acc; 4]) {
     }
 }
 
-/// Σ dy and Σ dy·(x − mean) of one row. Gradients of both signs cancel, so products of float32 are summed in
-/// float64, where they are exact.
+/// Σ dy and Σ dy·(x − mean) of one row. Gradients of both signs cancel, so they are summed in float64, where
+/// products of float32 are exact.
 #[inline(always)]
-pub fn backward_sums<E: Element>(x: &[E], dy: &[E], [high, low]: [E::Acc; 2]) -> [f64; 2] {
+pub fn backward_sums<E: Element>(x: &[E], dy: &[E], mean: f64) -> [f64; 2] {
     let mut lanes = [[0.0; LANES]; 2];
     let mut add = |i: usize, x: E, dy: E| {
         let g = dy.load().to_f64();
         lanes[0][i] += g;
-        lanes[1][i] += g * ((x.load() - high) - low).to_f64();
+        lanes[1][i] += g * (x.load().to_f64() - mean);
     };
     let (x_chunks, x_rest) = x.as_chunks::<LANES>();
     let (dy_chunks, dy_rest) = dy.as_chunks::<LANES>();

@@ -72,7 +72,7 @@ pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize, cells: &mut [Moments]
 
 /// Repeats one number per channel over its columns.
 #[inline(always)]
-pub fn spread<A: Real>(per_channel: impl Iterator<Item = A>, s: usize, out: &mut [A]) {
+pub fn spread<A: Copy>(per_channel: impl Iterator<Item = A>, s: usize, out: &mut [A]) {
     for (columns, value) in out.chunks_exact_mut(s).zip(per_channel) {
         columns.fill(value);
     }
@@ -93,25 +93,25 @@ pub fn backward_sums<E: Element>(
     x: &[E],
     dy: &[E],
     t: usize,
-    [high, low]: [&[E::Acc]; 2],
+    means: &[f64],
     sums: &mut [[f64; 2]],
 ) {
     let s = tile.grid.s;
     for (c, channels) in column_groups(tile) {
         let columns = channels * s;
-        let (high, low) = (&high[c * s..][..columns], &low[c * s..][..columns]);
-        // Gradients of both signs cancel, so products of float32 are summed in float64, where they are exact.
+        let means = &means[c * s..][..columns];
+        // Gradients of both signs cancel, so they are summed in float64, where products of float32 are exact.
         let mut first_sums = vec![0.0; columns];
         let mut second_sums = vec![0.0; columns];
         for n in 0..tile.n {
             let x = &tile.slab(x, t, n)[c * s..][..columns];
             let dy = &tile.slab(dy, t, n)[c * s..][..columns];
-            for (((((s1, s2), x), dy), high), low) in
-                first_sums.iter_mut().zip(&mut second_sums).zip(x).zip(dy).zip(high).zip(low)
+            for ((((s1, s2), x), dy), mean) in
+                first_sums.iter_mut().zip(&mut second_sums).zip(x).zip(dy).zip(means)
             {
                 let g = dy.load().to_f64();
                 *s1 += g;
-                *s2 += g * ((x.load() - *high) - *low).to_f64();
+                *s2 += g * (x.load().to_f64() - mean);
             }
         }
         channel_sums(&first_sums, s, |i, sum| sums[c + i][0] += sum);

@@ -7,35 +7,40 @@ use crate::backend::{Cpu, CpuTensor};
 use crate::element::Real;
 use crate::tensor_ops::{read_f64, write_f64};
 
-/// Mean in two parts and 1/√(v + eps), `[rows * C]` each, in the type the sweep computes in.
+/// Mean (also in two parts of the type the sweep computes in) and 1/√(v + eps), `[rows * C]` each.
 pub struct Normalizer<A> {
+    pub mean: Vec<f64>,
     pub high: Vec<A>,
     pub low: Vec<A>,
-    pub rstd: Vec<A>,
+    pub rstd: Vec<f64>,
 }
 
 impl<A: Real> Normalizer<A> {
     pub fn new(spec: &NormSpec, statistics: &RowStatistics) -> Self {
-        let (high, low) = statistics.mean.iter().map(|&mean| A::split(mean)).unzip();
-        let rstd = statistics.var.iter().map(|v| A::from_f64(1.0 / (v + spec.eps).sqrt())).collect();
-        Self { high, low, rstd }
+        Self::from_parts(statistics.mean.clone(), rstd(spec, statistics))
+    }
+
+    fn from_parts(mean: Vec<f64>, rstd: Vec<f64>) -> Self {
+        let (high, low) = mean.iter().map(|&mean| A::split(mean)).unzip();
+        Self { mean, high, low, rstd }
     }
 
     pub fn from_saved(saved: &NormSaved<crate::HostMemory>) -> Result<Self> {
-        let values = read_f64(&saved.statistics)?;
-        let part = |i: usize| {
-            let size = values.len() / 3;
-            values[i * size..(i + 1) * size].iter().map(|&v| A::from_f64(v)).collect()
-        };
-        Ok(Self { high: part(0), low: part(1), rstd: part(2) })
+        let mut mean = read_f64(&saved.statistics)?;
+        let rstd = mean.split_off(mean.len() / 2);
+        Ok(Self::from_parts(mean, rstd))
     }
+}
 
-    /// As the `[3, rows, C]` tensor that backward reads.
-    pub fn to_tensor(&self, channels: usize) -> Result<CpuTensor> {
-        let values: Vec<f64> =
-            [&self.high, &self.low, &self.rstd].into_iter().flatten().map(|v| v.to_f64()).collect();
-        from_f64(&values, &[3, self.high.len() / channels.max(1), channels], A::DTYPE)
-    }
+fn rstd(spec: &NormSpec, statistics: &RowStatistics) -> Vec<f64> {
+    statistics.var.iter().map(|v| 1.0 / (v + spec.eps).sqrt()).collect()
+}
+
+/// The statistics as backward reads them: `[2, rows, C]`, mean and 1/√(v + eps), in float64.
+pub fn saved_statistics(spec: &NormSpec, statistics: &RowStatistics, channels: usize) -> Result<CpuTensor> {
+    let mut values = statistics.mean.clone();
+    values.extend(rstd(spec, statistics));
+    from_f64(&values, &[2, statistics.mean.len() / channels.max(1), channels], DType::F64)
 }
 
 pub fn from_f64(values: &[f64], shape: &[usize], dtype: DType) -> Result<CpuTensor> {
