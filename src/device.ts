@@ -16,9 +16,15 @@ export interface CudaDevice {
 export function parseDevice(device: unknown): Device {
   if (device === 'cpu') return device
   if (typeof device !== 'string' || !/^cuda(:\d+)?$/.test(device)) {
-    throw new SpikenormError('ERR_DEVICE', `device: expected 'cpu', 'cuda' or 'cuda:N', got '${String(device)}'`)
+    throw new SpikenormError(
+      'ERR_DEVICE',
+      `device: expected 'cpu', 'cuda' or 'cuda:N', got '${String(device)}'`,
+    )
   }
-  throw new SpikenormError('ERR_CUDA_UNAVAILABLE', `device: '${device}' cannot be used: ${cuda.unavailableReason()}`)
+  throw new SpikenormError(
+    'ERR_CUDA_UNAVAILABLE',
+    `device: '${device}' cannot be used: ${cuda.unavailableReason()}`,
+  )
 }
 
 export const cuda = {

@@ -42,7 +42,10 @@ export function parameterDType(dtype: DType): DType {
 /** Checks a module's `dtype` option. */
 export function expectFloatDType(dtype: unknown): DType {
   if (!isDType(dtype) || dtype === 'uint8' || dtype === 'int64') {
-    throw new SpikenormError('ERR_DTYPE', `dtype: expected float64, float32, float16 or bfloat16, got ${String(dtype)}`)
+    throw new SpikenormError(
+      'ERR_DTYPE',
+      `dtype: expected float64, float32, float16 or bfloat16, got ${String(dtype)}`,
+    )
   }
   return dtype
 }
@@ -50,7 +53,10 @@ export function expectFloatDType(dtype: unknown): DType {
 /** The dtype of new data, and whether the array holds its bytes as they are. */
 export function dtypeOfData(data: unknown, wanted: DType | undefined): { dtype: DType; isStored: boolean } {
   if (wanted !== undefined && !isDType(wanted)) {
-    throw new SpikenormError('ERR_DTYPE', `dtype: expected one of ${DTYPES.join(', ')}, got ${String(wanted)}`)
+    throw new SpikenormError(
+      'ERR_DTYPE',
+      `dtype: expected one of ${DTYPES.join(', ')}, got ${String(wanted)}`,
+    )
   }
   if (Array.isArray(data)) return { dtype: wanted ?? 'float32', isStored: false }
   if (!ArrayBuffer.isView(data) || data instanceof DataView) {
@@ -61,7 +67,10 @@ export function dtypeOfData(data: unknown, wanted: DType | undefined): { dtype: 
   const natural = stored.length === 1 ? stored[0] : undefined
   const dtype = wanted ?? natural
   if (dtype === undefined) {
-    throw new SpikenormError('ERR_DTYPE', `data: a ${kind} needs a dtype to be said (float16 or bfloat16 for bits)`)
+    throw new SpikenormError(
+      'ERR_DTYPE',
+      `data: a ${kind} needs a dtype to be said (float16 or bfloat16 for bits)`,
+    )
   }
   return { dtype, isStored: stored.includes(dtype) }
 }

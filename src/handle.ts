@@ -16,7 +16,10 @@ export class Handle {
   /** @internal The native number; throws `ERR_DISPOSED` once freed. */
   get id(): number {
     if (this.#id === 0) {
-      throw new SpikenormError('ERR_DISPOSED', `the ${this.constructor.name.toLowerCase()} has been disposed of`)
+      throw new SpikenormError(
+        'ERR_DISPOSED',
+        `the ${this.constructor.name.toLowerCase()} has been disposed of`,
+      )
     }
     return this.#id
   }

@@ -5,7 +5,7 @@ import { SpikenormError } from './errors.js'
 import { isRecording } from './grad-mode.js'
 import { native } from './native.js'
 import { type LoadResult, loadIntoModule } from './state-dict.js'
-import { Parameter, Tensor } from './tensor.js'
+import type { Parameter, Tensor } from './tensor.js'
 
 /** `'s'`: one time step a call. `'m'`: all steps at once, with a leading T. */
 export type StepMode = 's' | 'm'
@@ -170,7 +170,9 @@ export abstract class Module {
    * missing or unexpected key (unless `strict: false`) and on any wrong shape.
    */
   loadStateDict(dict: Record<string, Tensor>, { strict = true }: { strict?: boolean } = {}): LoadResult {
-    return this.naming(() => loadIntoModule([...this.namedParameters(), ...this.namedBuffers()], dict, strict))
+    return this.naming(() =>
+      loadIntoModule([...this.namedParameters(), ...this.namedBuffers()], dict, strict),
+    )
   }
 
   /**
@@ -207,7 +209,7 @@ export abstract class Module {
       const { grad } = parameter
       parameter.grad = null
       convertTensor(parameter, dtype)
-      parameter.grad = grad && grad.to(dtype)
+      parameter.grad = grad?.to(dtype) ?? null
     }
     for (const buffer of this.#buffers.values()) {
       if (buffer.dtype !== 'int64') convertTensor(buffer, dtype)

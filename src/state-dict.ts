@@ -54,5 +54,7 @@ export function saveSafetensors(path: string, dict: Record<string, Tensor>): voi
 
 /** Reads every tensor of a .safetensors file. Throws `ERR_FILE`, and `ERR_DTYPE` for a dtype unknown here. */
 export function loadSafetensors(path: string): Record<string, Tensor> {
-  return Object.fromEntries(native.loadSafetensors(path).map(({ name, handle }) => [name, new Tensor(handle)]))
+  return Object.fromEntries(
+    native.loadSafetensors(path).map(({ name, handle }) => [name, new Tensor(handle)]),
+  )
 }

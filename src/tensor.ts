@@ -51,7 +51,10 @@ export class Tensor extends Handle {
   /** The only value of a tensor of one element. Throws `ERR_SHAPE` for any other. */
   item(): number {
     if (this.size !== 1) {
-      throw new SpikenormError('ERR_SHAPE', `item: expected one element, got shape [${this.shape.join(', ')}]`)
+      throw new SpikenormError(
+        'ERR_SHAPE',
+        `item: expected one element, got shape [${this.shape.join(', ')}]`,
+      )
     }
     return this.toFloat64Array()[0] as number
   }

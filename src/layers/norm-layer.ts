@@ -98,7 +98,10 @@ export abstract class NormLayer extends Module {
     const dtype = parameterDType(expectFloatDType(options.dtype ?? 'float32'))
     parseDevice(options.device ?? 'cpu')
 
-    const rows = { weight: this.affine ? preset.weight : 'absent', bias: this.affine ? preset.bias : 'absent' } as const
+    const rows = {
+      weight: this.affine ? preset.weight : 'absent',
+      bias: this.affine ? preset.bias : 'absent',
+    } as const
     this.#spec = new Handle(
       native.normSpec({
         spatial: config.spatial,

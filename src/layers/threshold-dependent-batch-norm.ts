@@ -19,7 +19,13 @@ abstract class ThresholdDependentBatchNorm extends NormLayer {
   readonly alpha: number
   readonly vTh: number
 
-  protected constructor(spatial: 1 | 2 | 3, alpha: number, vTh: number, numFeatures: number, options: NormOptions) {
+  protected constructor(
+    spatial: 1 | 2 | 3,
+    alpha: number,
+    vTh: number,
+    numFeatures: number,
+    options: NormOptions,
+  ) {
     const initialWeight = finiteNumber('alpha', 'alpha', alpha) * finiteNumber('vTh', 'vTh', vTh)
     super(preset, { spatial, numFeatures, initialWeight }, options)
     this.alpha = alpha

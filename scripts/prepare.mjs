@@ -1,0 +1,109 @@
+#!/usr/bin/env node
+/**
+ * Brings a clone to the state where everything runs: npm dependencies, the native addon, the TypeScript build. Each
+ * step is skipped when its inputs have not changed, so that running it again costs next to nothing.
+ *
+ * Plain JavaScript without imports from npm: it runs before anything is installed.
+ */
+import { spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { homedir } from 'node:os'
+import { delimiter, join, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const stamps = join(root, '.cache', 'prepared.json')
+const isWindows = process.platform === 'win32'
+
+function fail(sentence) {
+  console.error(`\nspikenorm: ${sentence}`)
+  process.exit(1)
+}
+
+/** Every file below `paths`, sorted. */
+function files(paths) {
+  return paths
+    .map((path) => join(root, path))
+    .filter((path) => existsSync(path))
+    .flatMap((path) =>
+      statSync(path).isDirectory()
+        ? readdirSync(path, { recursive: true, withFileTypes: true })
+            .filter((entry) => entry.isFile())
+            .map((entry) => join(entry.parentPath ?? entry.path, entry.name))
+        : [path],
+    )
+    .sort()
+}
+
+function fingerprint(paths, extra = '') {
+  const hash = createHash('sha256').update(`${process.platform} ${process.arch} ${extra}`)
+  for (const file of files(paths))
+    hash.update(relative(root, file)).update('\0').update(readFileSync(file)).update('\0')
+  return hash.digest('hex')
+}
+
+function run(command, args, sentence, options = {}) {
+  const result = spawnSync(command, args, { cwd: root, stdio: 'inherit', shell: isWindows, ...options })
+  if (result.error || result.status !== 0) fail(sentence)
+}
+
+function works(command) {
+  const result = spawnSync(command, ['--version'], { stdio: 'ignore', shell: isWindows })
+  return !result.error && result.status === 0
+}
+
+function checkTools() {
+  const [major] = process.versions.node.split('.').map(Number)
+  if (major < 20)
+    fail(`Node 20 or later is needed, this is ${process.version}: install it from https://nodejs.org`)
+  // Where rustup puts cargo when the shell has not been restarted since.
+  process.env.PATH = `${process.env.PATH}${delimiter}${join(homedir(), '.cargo', 'bin')}`
+  if (!works('cargo')) fail('cargo was not found: install Rust 1.89 or later from https://rustup.rs')
+  if (!isWindows && !['cc', 'gcc', 'clang'].some(works)) {
+    fail(
+      'no C compiler was found, which Rust needs for linking: install gcc (Debian: apt-get install build-essential)',
+    )
+  }
+}
+
+const native = ['Cargo.toml', 'Cargo.lock', 'build.rs', 'src/native', 'crates', 'package.json']
+const steps = [
+  {
+    name: 'npm dependencies',
+    inputs: ['package-lock.json'],
+    isThere: () => existsSync(join(root, 'node_modules', '.bin', isWindows ? 'tsc.cmd' : 'tsc')),
+    // Not `npm ci`: it refuses a lockfile without the packages of platforms that a registry mirror does not carry.
+    run: () =>
+      run(
+        'npm',
+        ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error'],
+        'npm install failed; is the npm registry reachable?',
+      ),
+  },
+  {
+    name: 'native addon (the first build takes a few minutes)',
+    inputs: native,
+    isThere: () => readdirSync(root).some((name) => name.endsWith('.node')),
+    run: () =>
+      run('npm', ['run', '--silent', 'build:native'], 'the native build failed; the compiler says why above'),
+  },
+  {
+    name: 'TypeScript build',
+    inputs: ['src', 'index.d.ts', 'index.js', 'tsconfig.json', 'tsconfig.build.json'],
+    isThere: () => existsSync(join(root, 'dist', 'index.js')),
+    run: () => run('npm', ['run', '--silent', 'build:ts'], 'the TypeScript build failed; tsc says why above'),
+  },
+]
+
+checkTools()
+mkdirSync(join(root, '.cache'), { recursive: true })
+const prepared = existsSync(stamps) ? JSON.parse(readFileSync(stamps, 'utf8')) : {}
+for (const step of steps) {
+  if (step.isThere() && prepared[step.name] === fingerprint(step.inputs)) continue
+  console.error(`spikenorm: preparing ${step.name} …`)
+  step.run()
+  // After the run: the native build rewrites index.js and index.d.ts.
+  prepared[step.name] = fingerprint(step.inputs)
+  writeFileSync(stamps, JSON.stringify(prepared))
+}
