@@ -6,7 +6,7 @@ use spikenorm_core::{Grid, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormS
 use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::{Element, Real};
-use crate::parallel::{for_each, vectorize};
+use crate::parallel::{for_each, vectorized};
 use crate::tensor_ops::copy_of;
 
 /// Bytes of one time step's piece of a task, so that it is still in cache when it is written.
@@ -81,7 +81,6 @@ fn cut<'a, E>(
 
 pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuNormOutput<HostMemory>> {
     let (spec, grid) = (call.spec, call.grid);
-    let (keep, gain) = (E::Acc::from_f64(spec.k), E::Acc::from_f64(spec.input_gain()));
     let dtype = <E::Acc as Element>::DTYPE;
     let mut out = HostMemory::take(grid.len() * size_of::<E>())?;
     let steps = grid.t * grid.n * grid.s;
@@ -99,33 +98,9 @@ pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuN
     let ys = cut(&mut out.as_mut_slice::<E>()[..grid.len()], grid, grid.c, &strips);
     let states = cut(&mut states_memory.as_mut_slice::<E::Acc>()[..steps], grid, 1, &strips);
     let tasks: Vec<_> = strips.iter().zip(ys).zip(states).collect();
-    for_each(2 * size_of_val(x), tasks, |((strip, mut ys), mut states)| {
-        vectorize(|| {
-            let mut state = vec![E::Acc::default(); strip.p];
-            if let Some(initial) = initial {
-                state.copy_from_slice(strip.state(grid, initial, 0, 0));
-            }
-            let mut total = vec![E::Acc::default(); strip.p];
-            for t in 0..grid.t {
-                total.fill(E::Acc::default());
-                for c in 0..grid.c {
-                    for (sum, x) in total.iter_mut().zip(strip.row(grid, x, t, 0, c)) {
-                        *sum += x.load();
-                    }
-                }
-                for (s, sum) in state.iter_mut().zip(&total) {
-                    *s = keep * *s + gain * *sum;
-                }
-                states[t].copy_from_slice(&state);
-                for c in 0..grid.c {
-                    let row = strip.row(grid, x, t, 0, c).iter().zip(&mut *ys[t * grid.c + c]);
-                    let w = strip.weight(spec, grid.s, weight, c);
-                    for (((x, y), w), s) in row.zip(w).zip(&state) {
-                        *y = E::store(x.load() - *w * *s);
-                    }
-                }
-            }
-        });
+    let pass = ForwardPass { spec, grid, x, weight, initial };
+    for_each(2 * size_of_val(x), tasks, |((strip, ys), states)| {
+        forward_strip(&pass, strip, ys, states);
     })?;
 
     let states = CpuTensor::new(states_memory, &[grid.t, grid.n, grid.s], dtype);
@@ -153,7 +128,6 @@ pub fn backward<E: Element>(
     carry: Option<&CpuTensor>,
 ) -> Result<NeuNormGrads<HostMemory>> {
     let (spec, grid) = (&saved.spec, saved.grid);
-    let (keep, gain) = (E::Acc::from_f64(spec.k), E::Acc::from_f64(spec.input_gain()));
     let dtype = <E::Acc as Element>::DTYPE;
     let mut out = HostMemory::take(grid.len() * size_of::<E>())?;
     let mut state_grad = HostMemory::take(grid.n * grid.s * size_of::<E::Acc>())?;
@@ -173,52 +147,11 @@ pub fn backward<E: Element>(
     let dxs = cut(&mut out.as_mut_slice::<E>()[..grid.len()], grid, grid.c, &strips);
     let lasts = cut(&mut state_grad.as_mut_slice::<E::Acc>()[..grid.n * grid.s], grid, 1, &strips);
     let tasks: Vec<_> = strips.iter().zip(dxs).zip(lasts).collect();
-    let weight_rows = if spec.shared { 1 } else { grid.c };
-    let partials = for_each(2 * size_of_val(dy_values), tasks, |((strip, mut dxs), mut lasts)| {
-        vectorize(|| {
-            let mut dw = vec![E::Acc::default(); weight_rows * strip.p];
-            let mut delta = vec![E::Acc::default(); strip.p];
-            let mut total = vec![E::Acc::default(); strip.p];
-            for n in 0..strip.n {
-                delta.fill(E::Acc::default());
-                if let Some(carried) = carried {
-                    delta.copy_from_slice(strip.state(grid, carried, 0, n));
-                }
-                for t in (0..grid.t).rev() {
-                    total.fill(E::Acc::default());
-                    let state = strip.state(grid, states, t, n);
-                    for c in 0..grid.c {
-                        let w = strip.weight(spec, grid.s, weight, c);
-                        let dy = strip.row(grid, dy_values, t, n, c);
-                        let row = if spec.shared { 0 } else { c };
-                        let dw = &mut dw[row * strip.p..][..strip.p];
-                        for ((((sum, dw), w), s), dy) in total.iter_mut().zip(dw).zip(w).zip(state).zip(dy) {
-                            let g = dy.load();
-                            *sum += *w * g;
-                            *dw -= g * *s;
-                        }
-                    }
-                    // δ = −Σ w·dy + (gradient that came from later steps), which is carried on times k.
-                    for (d, sum) in delta.iter_mut().zip(&total) {
-                        *d -= *sum;
-                    }
-                    for c in 0..grid.c {
-                        let dx = &mut *dxs[(t * strip.n + n) * grid.c + c];
-                        for ((dx, dy), d) in
-                            dx.iter_mut().zip(strip.row(grid, dy_values, t, n, c)).zip(&delta)
-                        {
-                            *dx = E::store(dy.load() + gain * *d);
-                        }
-                    }
-                    for d in &mut delta {
-                        *d *= keep;
-                    }
-                }
-                lasts[n].copy_from_slice(&delta);
-            }
-            dw
-        })
+    let pass = BackwardPass { spec, grid, dy: dy_values, weight, states, carried };
+    let partials = for_each(2 * size_of_val(dy_values), tasks, |((strip, dxs), lasts)| {
+        backward_strip(&pass, strip, dxs, lasts)
     })?;
+    let weight_rows = spec.weight_shape()[0];
 
     let weight_grad = Cpu.allocate(&spec.weight_shape(), dtype)?;
     {
@@ -238,4 +171,114 @@ pub fn backward<E: Element>(
         weight: weight_grad,
         state: CpuTensor::new(state_grad, &[grid.n, 1, spec.height, spec.width], dtype),
     })
+}
+
+/// What every task of one forward reads.
+struct ForwardPass<'a, E: Element> {
+    spec: &'a NeuNormSpec,
+    grid: Grid,
+    x: &'a [E],
+    weight: &'a [E::Acc],
+    initial: Option<&'a [E::Acc]>,
+}
+
+vectorized! {
+    /// One sample's strip through all time steps.
+    fn forward_strip<'a, E: Element>(
+        pass: &'a ForwardPass<'a, E>,
+        strip: &'a Strip,
+        ys: Vec<&'a mut [E]>,
+        states: Vec<&'a mut [E::Acc]>,
+    ) {
+        let (mut ys, mut states) = (ys, states);
+        let (spec, grid) = (pass.spec, pass.grid);
+        let (keep, gain) = (E::Acc::from_f64(spec.k), E::Acc::from_f64(spec.input_gain()));
+        let mut state = vec![E::Acc::default(); strip.p];
+        if let Some(initial) = pass.initial {
+            state.copy_from_slice(strip.state(grid, initial, 0, 0));
+        }
+        let mut total = vec![E::Acc::default(); strip.p];
+        for t in 0..grid.t {
+            total.fill(E::Acc::default());
+            for c in 0..grid.c {
+                for (sum, x) in total.iter_mut().zip(strip.row(grid, pass.x, t, 0, c)) {
+                    *sum += x.load();
+                }
+            }
+            for (s, sum) in state.iter_mut().zip(&total) {
+                *s = keep * *s + gain * *sum;
+            }
+            states[t].copy_from_slice(&state);
+            for c in 0..grid.c {
+                let row = strip.row(grid, pass.x, t, 0, c).iter().zip(&mut *ys[t * grid.c + c]);
+                let w = strip.weight(spec, grid.s, pass.weight, c);
+                for (((x, y), w), s) in row.zip(w).zip(&state) {
+                    *y = E::store(x.load() - *w * *s);
+                }
+            }
+        }
+    }
+}
+
+/// What every task of one backward reads.
+struct BackwardPass<'a, E: Element> {
+    spec: &'a NeuNormSpec,
+    grid: Grid,
+    dy: &'a [E],
+    weight: &'a [E::Acc],
+    states: &'a [E::Acc],
+    carried: Option<&'a [E::Acc]>,
+}
+
+vectorized! {
+    /// A group of samples' strip, each from the last time step to the first; returns its share of dw.
+    fn backward_strip<'a, E: Element>(
+        pass: &'a BackwardPass<'a, E>,
+        strip: &'a Strip,
+        dxs: Vec<&'a mut [E]>,
+        lasts: Vec<&'a mut [E::Acc]>,
+    ) -> Vec<E::Acc> {
+        let (mut dxs, mut lasts) = (dxs, lasts);
+        let (spec, grid) = (pass.spec, pass.grid);
+        let (keep, gain) = (E::Acc::from_f64(spec.k), E::Acc::from_f64(spec.input_gain()));
+        let mut dw = vec![E::Acc::default(); spec.weight_shape()[0] * strip.p];
+        let mut delta = vec![E::Acc::default(); strip.p];
+        let mut total = vec![E::Acc::default(); strip.p];
+        for n in 0..strip.n {
+            delta.fill(E::Acc::default());
+            if let Some(carried) = pass.carried {
+                delta.copy_from_slice(strip.state(grid, carried, 0, n));
+            }
+            for t in (0..grid.t).rev() {
+                total.fill(E::Acc::default());
+                let state = strip.state(grid, pass.states, t, n);
+                for c in 0..grid.c {
+                    let w = strip.weight(spec, grid.s, pass.weight, c);
+                    let dy = strip.row(grid, pass.dy, t, n, c);
+                    let row = if spec.shared { 0 } else { c };
+                    let dw = &mut dw[row * strip.p..][..strip.p];
+                    for ((((sum, dw), w), s), dy) in total.iter_mut().zip(dw).zip(w).zip(state).zip(dy) {
+                        let g = dy.load();
+                        *sum += *w * g;
+                        *dw -= g * *s;
+                    }
+                }
+                // δ = −Σ w·dy + (gradient that came from later steps), which is carried on times k.
+                for (d, sum) in delta.iter_mut().zip(&total) {
+                    *d -= *sum;
+                }
+                for c in 0..grid.c {
+                    let dx = &mut *dxs[(t * strip.n + n) * grid.c + c];
+                    for ((dx, dy), d) in dx.iter_mut().zip(strip.row(grid, pass.dy, t, n, c)).zip(&delta) {
+                        *dx = E::store(dy.load() + gain * *d);
+                    }
+                }
+                for d in &mut delta {
+                    *d *= keep;
+                }
+            }
+            lasts[n].copy_from_slice(&delta);
+        }
+        dw
+    }
 }

@@ -63,24 +63,44 @@ where
     Ok(pool.install(|| items.into_par_iter().map(task).collect()))
 }
 
-/// Runs `f` compiled for the best instruction set of this processor (AVX2 or NEON). Only what
-/// is inlined into it profits, so kernels are `#[inline(always)]`.
-#[inline(always)]
-pub fn vectorize<R>(f: impl FnOnce() -> R) -> R {
-    struct Inlined<F>(F);
-    impl<R, F: FnOnce() -> R> pulp::NullaryFnOnce for Inlined<F> {
-        type Output = R;
-        #[inline(always)]
-        fn call(self) -> R {
-            (self.0)()
+/// Defines a function whose body is compiled once for every instruction set (AVX2 or NEON, and the baseline) and
+/// dispatched at run time.
+///
+/// Only what is inlined into the body profits, so what it calls in its loops is `#[inline(always)]`. This is a macro
+/// because a closure or a function passed as a value keeps the baseline's code: neither is inlined where it is called
+/// from two places.
+macro_rules! vectorized {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident<$life:lifetime $(, $generic:ident: $bound:ident)*>(
+        $($arg:ident: $type:ty),+ $(,)?
+    ) $(-> $output:ty)? { $($body:tt)* }) => {
+        $(#[$meta])*
+        $vis fn $name<$life $(, $generic: $bound)*>($($arg: $type),+) $(-> $output)? {
+            struct Call<$life $(, $generic: $bound)*> {
+                $($arg: $type),+
+            }
+            impl<$life $(, $generic: $bound)*> pulp::NullaryFnOnce for Call<$life $(, $generic)*> {
+                type Output = $crate::parallel::vectorized!(@output $($output)?);
+                #[inline(always)]
+                fn call(self) -> Self::Output {
+                    let Self { $($arg),+ } = self;
+                    $($body)*
+                }
+            }
+            $crate::parallel::arch().dispatch(Call { $($arg),+ })
         }
-    }
-    ARCH.get_or_init(pulp::Arch::new).dispatch(Inlined(f))
+    };
+    (@output $output:ty) => { $output };
+    (@output) => { () };
+}
+pub(crate) use vectorized;
+
+pub fn arch() -> pulp::Arch {
+    *ARCH.get_or_init(pulp::Arch::new)
 }
 
 /// Name of the instruction set chosen at run time.
 pub fn simd_level() -> &'static str {
-    match ARCH.get_or_init(pulp::Arch::new) {
+    match arch() {
         #[cfg(target_arch = "x86_64")]
         pulp::Arch::V3(_) => "AVX2",
         #[cfg(target_arch = "aarch64")]

@@ -6,7 +6,7 @@ use spikenorm_core::{DType, Result};
 
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::{Element, with_float};
-use crate::parallel::vectorize;
+use crate::parallel::vectorized;
 
 /// Any element, convertible through float64 with a single rounding.
 trait Scalar: Pod {
@@ -152,15 +152,16 @@ pub fn accumulate(target: &CpuTensor, source: &CpuTensor) -> Result<()> {
     with_float!(target.dtype, E => {
         let from = from.slice::<E>(source.offset, source.len());
         let to = to.slice::<E>(target.offset, target.len());
-        vectorize(|| add_assign(to, from));
+        add_assign(to, from);
     });
     Ok(())
 }
 
-#[inline(always)]
-fn add_assign<E: Element>(to: &mut [E], from: &[E]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = E::store(to.load() + from.load());
+vectorized! {
+    fn add_assign<'a, E: Element>(to: &'a mut [E], from: &'a [E]) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = E::store(to.load() + from.load());
+        }
     }
 }
 

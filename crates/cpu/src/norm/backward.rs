@@ -12,7 +12,7 @@ use super::{kernels_long, kernels_short};
 use crate::HostMemory;
 use crate::backend::CpuTensor;
 use crate::element::{Element, Real};
-use crate::parallel::{for_each, vectorize};
+use crate::parallel::{for_each, vectorized};
 use crate::tensor_ops::read_f64;
 
 /// What every task of one backward reads.
@@ -85,26 +85,16 @@ impl<E: Element> Pass<'_, E> {
 
     fn one_sweep(&self, tiles: &[Tile], dx: &mut [E]) -> Result<Vec<CellSums>> {
         let tasks: Vec<_> = tiles.iter().zip(cut(dx, tiles)).collect();
-        let parts = for_each(self.bytes(), tasks, |(tile, mut slabs)| {
-            vectorize(|| {
-                let sums = self.cell_sums(tile);
-                let rows = self.dx_rows(tile.c0, tile.c, |t, c| sums[t * tile.c + c]);
-                self.apply(tile, &mut slabs, &rows, tile.c0);
-                sums
-            })
-        })?;
+        let parts = for_each(self.bytes(), tasks, |(tile, slabs)| sweep_tile(self, tile, slabs))?;
         Ok(self.collect(tiles, parts))
     }
 
     fn two_sweeps(&self, tiles: &[Tile], dx: &mut [E]) -> Result<Vec<CellSums>> {
-        let parts =
-            for_each(self.bytes(), tiles.iter().collect(), |tile| vectorize(|| self.cell_sums(tile)))?;
+        let parts = for_each(self.bytes(), tiles.iter().collect(), |tile| sum_tile(self, tile))?;
         let cells = self.collect(tiles, parts);
         let rows = self.dx_rows(0, self.grid.c, |t, c| cells[t * self.grid.c + c]);
         let tasks: Vec<_> = tiles.iter().zip(cut(dx, tiles)).collect();
-        for_each(self.bytes(), tasks, |(tile, mut slabs)| {
-            vectorize(|| self.apply(tile, &mut slabs, &rows, 0))
-        })?;
+        for_each(self.bytes(), tasks, |(tile, slabs)| write_tile(self, tile, slabs, &rows))?;
         Ok(cells)
     }
 
@@ -184,7 +174,7 @@ impl<E: Element> Pass<'_, E> {
 
     /// Writes a tile. The channels of `rows` start at the tensor's channel `first`.
     #[inline(always)]
-    fn apply(&self, tile: &Tile, slabs: &mut [&mut [E]], rows: &[DxCoefficients], first: usize) {
+    fn apply(&self, tile: &Tile, mut slabs: Vec<&mut [E]>, rows: &[DxCoefficients], first: usize) {
         if slabs.is_empty() {
             return;
         }
@@ -226,5 +216,38 @@ impl<E: Element> Pass<'_, E> {
                 }
             }
         }
+    }
+}
+
+vectorized! {
+    /// Both sweeps over a tile, which is still in cache for the second.
+    fn sweep_tile<'a, E: Element>(
+        pass: &'a Pass<'a, E>,
+        tile: &'a Tile,
+        slabs: Vec<&'a mut [E]>,
+    ) -> Vec<CellSums> {
+        let sums = pass.cell_sums(tile);
+        let rows = pass.dx_rows(tile.c0, tile.c, |t, c| sums[t * tile.c + c]);
+        pass.apply(tile, slabs, &rows, tile.c0);
+        sums
+    }
+}
+
+vectorized! {
+    /// The first of two sweeps.
+    fn sum_tile<'a, E: Element>(pass: &'a Pass<'a, E>, tile: &'a Tile) -> Vec<CellSums> {
+        pass.cell_sums(tile)
+    }
+}
+
+vectorized! {
+    /// The second of two sweeps.
+    fn write_tile<'a, E: Element>(
+        pass: &'a Pass<'a, E>,
+        tile: &'a Tile,
+        slabs: Vec<&'a mut [E]>,
+        rows: &'a [DxCoefficients],
+    ) {
+        pass.apply(tile, slabs, rows, 0);
     }
 }

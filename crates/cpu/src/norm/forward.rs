@@ -12,7 +12,7 @@ use super::{kernels_long, kernels_short};
 use crate::HostMemory;
 use crate::backend::CpuTensor;
 use crate::element::{Element, Real};
-use crate::parallel::{for_each, vectorize};
+use crate::parallel::{for_each, vectorized};
 use crate::tensor_ops::{copy_of, read_f64};
 
 pub fn forward<E: Element>(call: &NormForward<'_, HostMemory>) -> Result<NormOutput<HostMemory>> {
@@ -82,13 +82,7 @@ fn one_sweep<E: Element>(
     grid: Grid,
 ) -> Result<RowStatistics> {
     let tasks: Vec<_> = tiles.iter().zip(cut(y, tiles)).collect();
-    let parts = for_each(bytes, tasks, |(tile, mut slabs)| {
-        vectorize(|| {
-            let statistics = RowStatistics::from_cells(affine.spec, tile.extent(), &cell_moments(tile, x));
-            apply(tile, x, &mut slabs, &Normalizer::new(affine.spec, &statistics), tile.c0, affine);
-            statistics
-        })
-    })?;
+    let parts = for_each(bytes, tasks, |(tile, slabs)| sweep_tile(tile, x, slabs, affine))?;
     let rows = affine.spec.statistics.count(grid.t);
     let mut all = RowStatistics { mean: vec![0.0; rows * grid.c], var: vec![0.0; rows * grid.c] };
     for (tile, part) in tiles.iter().zip(parts) {
@@ -110,7 +104,7 @@ fn two_sweeps<E: Element>(
     affine: &Affine<'_>,
     grid: Grid,
 ) -> Result<RowStatistics> {
-    let parts = for_each(bytes, tiles.iter().collect(), |tile| vectorize(|| cell_moments(tile, x)))?;
+    let parts = for_each(bytes, tiles.iter().collect(), |tile| sum_tile(tile, x))?;
     let mut cells = vec![Moments::default(); grid.t * grid.c];
     for (tile, part) in tiles.iter().zip(parts) {
         for (cell, moments) in cells[tile.t0 * grid.c..].iter_mut().zip(part) {
@@ -131,10 +125,42 @@ fn apply_all<E: Element>(
     affine: &Affine<'_>,
 ) -> Result<()> {
     let tasks: Vec<_> = tiles.iter().zip(cut(y, tiles)).collect();
-    for_each(bytes, tasks, |(tile, mut slabs)| {
-        vectorize(|| apply(tile, x, &mut slabs, normalizer, 0, affine));
-    })?;
+    for_each(bytes, tasks, |(tile, slabs)| write_tile(tile, x, slabs, normalizer, affine))?;
     Ok(())
+}
+
+vectorized! {
+    /// Both sweeps over a tile, which is still in cache for the second.
+    fn sweep_tile<'a, E: Element>(
+        tile: &'a Tile,
+        x: &'a [E],
+        slabs: Vec<&'a mut [E]>,
+        affine: &'a Affine<'a>,
+    ) -> RowStatistics {
+        let statistics = RowStatistics::from_cells(affine.spec, tile.extent(), &cell_moments(tile, x));
+        apply(tile, x, slabs, &Normalizer::new(affine.spec, &statistics), tile.c0, affine);
+        statistics
+    }
+}
+
+vectorized! {
+    /// The first of two sweeps.
+    fn sum_tile<'a, E: Element>(tile: &'a Tile, x: &'a [E]) -> Vec<Moments> {
+        cell_moments(tile, x)
+    }
+}
+
+vectorized! {
+    /// The second of two sweeps.
+    fn write_tile<'a, E: Element>(
+        tile: &'a Tile,
+        x: &'a [E],
+        slabs: Vec<&'a mut [E]>,
+        normalizer: &'a Normalizer<E::Acc>,
+        affine: &'a Affine<'a>,
+    ) {
+        apply(tile, x, slabs, normalizer, 0, affine);
+    }
 }
 
 /// Moments of every cell of the tile, `[t * C_tile + c]`.
@@ -161,7 +187,7 @@ fn cell_moments<E: Element>(tile: &Tile, x: &[E]) -> Vec<Moments> {
 fn apply<E: Element>(
     tile: &Tile,
     x: &[E],
-    slabs: &mut [&mut [E]],
+    mut slabs: Vec<&mut [E]>,
     normalizer: &Normalizer<E::Acc>,
     first: usize,
     affine: &Affine<'_>,
@@ -199,7 +225,7 @@ fn apply<E: Element>(
             let mut parts = columns.chunks_exact(tile.c * s);
             let spread: [&[E::Acc]; 4] = std::array::from_fn(|_| parts.next().unwrap_or_default());
             for n in 0..tile.n {
-                kernels_short::apply(tile.slab(x, t, n), slabs[t * tile.n + n], spread);
+                kernels_short::apply(tile.slab(x, t, n), &mut *slabs[t * tile.n + n], spread);
             }
         }
     }
