@@ -157,6 +157,13 @@ pub fn accumulate(target: &CpuTensor, source: &CpuTensor) -> Result<()> {
     Ok(())
 }
 
+/// `a + b`, equal dtypes and shapes.
+pub fn add(a: &CpuTensor, b: &CpuTensor) -> Result<CpuTensor> {
+    let sum = copy_of(a)?;
+    accumulate(&sum, b)?;
+    Ok(sum)
+}
+
 vectorized! {
     fn add_assign<'a, E: Element>(to: &'a mut [E], from: &'a [E]) {
         for (to, from) in to.iter_mut().zip(from) {
