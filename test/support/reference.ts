@@ -55,9 +55,9 @@ export class ReferenceNorm {
   training = true
   tracking: boolean
   step = 0
-  /** Largest |i·p·w| of the last backward: the size of dx per unit of dy before its terms cancel. */
+  /** Largest |i·p·w| of the last call: the size of a result per unit of input before its terms cancel. */
   gain = 0
-  private readonly pending: Saved[] = []
+  private readonly saved: Saved[] = []
 
   constructor(readonly options: NormOptions) {
     const { family, channels, affine, initialWeight, track } = options
@@ -134,6 +134,7 @@ export class ReferenceNorm {
       }
     }
     const y = new Float64Array(x.length)
+    this.gain = 0
     for (let t = 0; t < grid.t; t++) {
       const row = this.row(saved, t)
       for (let c = 0; c < channels; c++) {
@@ -141,18 +142,19 @@ export class ReferenceNorm {
         const p = saved.scale ? saved.scale[t]! : 1
         const w = saved.weight ? saved.weight[at]! : 1
         const b = saved.bias ? saved.bias[c]! : 0
+        this.gain = Math.max(this.gain, Math.abs(saved.inverse[at]! * p * w))
         eachOf(grid, t, c, (i) => {
           y[i] = p * (w * (x[i]! - saved.mean[at]!) * saved.inverse[at]! + b)
         })
       }
     }
     if (this.options.family === 'throughTime') this.step += grid.t
-    if (record) this.pending.push(saved)
+    if (record) this.saved.push(saved)
     return y
   }
 
   backward(dy: Float64Array): Float64Array {
-    const saved = this.pending.pop()
+    const saved = this.saved.pop()
     if (!saved) throw new Error('no forward is pending in the reference')
     const { grid, x } = saved
     const { channels } = this.options
@@ -197,6 +199,19 @@ export class ReferenceNorm {
     return dx
   }
 
+  get pending(): number {
+    return this.saved.length
+  }
+
+  reset(): void {
+    this.step = 0
+    this.saved.length = 0
+  }
+
+  zeroGrad(): void {
+    for (const grad of [this.weightGrad, this.biasGrad, this.scaleGrad]) grad?.fill(0)
+  }
+
   /** What stateDict holds, by PyTorch's names. */
   state(): Map<string, Float64Array> {
     return this.named(this.weight, this.bias, this.scale, true)
@@ -230,15 +245,24 @@ export class ReferenceNorm {
   }
 }
 
+/** A recorded call of NeuNorm; `carried` is the gradient later calls hand to its last state. */
+interface NeuCall {
+  grid: Grid
+  states: Float64Array[]
+  weight: Float64Array
+  previous: NeuCall | null
+  carried: Float64Array | null
+}
+
 /** NeuNorm: s_t = k·s_{t−1} + (1−k)/C²·Σ_c x_t, y_t = x_t − w·s_t. */
 export class ReferenceNeuNorm {
   readonly weight: Float64Array
   readonly weightGrad: Float64Array
   /** `[N, H·W]`; null is zero. */
   state: Float64Array | null = null
-  /** Gradient that the calls after the pending ones carry back into the state. */
-  private carried: Float64Array | null = null
-  private pending: { grid: Grid; states: Float64Array[]; weight: Float64Array }[] = []
+  /** The recorded call the state came from, if a gradient may flow back to it. */
+  private source: NeuCall | null = null
+  private calls: NeuCall[] = []
 
   constructor(
     readonly channels: number,
@@ -261,7 +285,9 @@ export class ReferenceNeuNorm {
     let state = this.state ?? new Float64Array(grid.n * grid.s)
     for (let t = 0; t < grid.t; t++) {
       const next = state.map((value) => this.k * value)
-      each(grid, t, (i, n, _c, s) => (next[n * grid.s + s]! += gain * x[i]!))
+      each(grid, t, (i, n, _c, s) => {
+        next[n * grid.s + s]! += gain * x[i]!
+      })
       each(grid, t, (i, n, c, s) => {
         y[i] = x[i]! - this.weight[this.at(c, s)]! * next[n * grid.s + s]!
       })
@@ -269,17 +295,19 @@ export class ReferenceNeuNorm {
       state = next
     }
     this.state = state
-    if (record) this.pending.push({ grid, states, weight: this.weight.slice() })
+    const { source: previous } = this
+    this.source = record ? { grid, states, weight: this.weight.slice(), previous, carried: null } : null
+    if (this.source) this.calls.push(this.source)
     return y
   }
 
   backward(dy: Float64Array): Float64Array {
-    const call = this.pending.pop()
+    const call = this.calls.pop()
     if (!call) throw new Error('no forward is pending in the reference')
-    const { grid, states, weight } = call
+    const { grid, states, weight, previous } = call
     const gain = (1 - this.k) / this.channels ** 2
     const dx = new Float64Array(dy.length)
-    let later = this.carried ?? new Float64Array(grid.n * grid.s)
+    let later = call.carried ?? new Float64Array(grid.n * grid.s)
     for (let t = grid.t - 1; t >= 0; t--) {
       const state = states[t] as Float64Array
       const delta = later.slice()
@@ -292,20 +320,28 @@ export class ReferenceNeuNorm {
       })
       later = delta.map((value) => this.k * value)
     }
-    // Once nothing is pending, the chain is at its start.
-    this.carried = this.pending.length ? later : null
+    if (previous) previous.carried = later
+    if (this.source === call) this.source = null
     return dx
   }
 
-  /** Keeps the value of the state; nothing before it gets a gradient any more. */
+  get pending(): number {
+    return this.calls.length
+  }
+
+  /** Keeps the state's value; calls from here on hand no gradient to those before. */
   detach(): void {
-    this.pending = []
-    this.carried = null
+    this.source = null
   }
 
   reset(): void {
-    this.detach()
     this.state = null
+    this.source = null
+    this.calls = []
+  }
+
+  zeroGrad(): void {
+    this.weightGrad.fill(0)
   }
 }
 
