@@ -27,7 +27,7 @@ export abstract class Module {
 
   /** Output for input `x`. Recorded for {@link backward} in training mode. */
   forward(x: Tensor): Tensor {
-    return this.naming(() => this.computeForward(x, isRecording(this.#training)))
+    return this.naming(() => this.computeForward(expectTensor('input', x), isRecording(this.#training)))
   }
 
   /**
@@ -36,7 +36,7 @@ export abstract class Module {
    * `ERR_NO_FORWARD` when nothing is pending.
    */
   backward(dy: Tensor): Tensor {
-    return this.naming(() => this.computeBackward(dy))
+    return this.naming(() => this.computeBackward(expectTensor('dy', dy)))
   }
 
   /** Runs `body`, naming this layer in its errors. */
@@ -227,6 +227,13 @@ export abstract class Module {
   [Symbol.dispose](): void {
     this.dispose()
   }
+}
+
+function expectTensor(name: string, value: unknown): Tensor {
+  if (!(value instanceof Tensor)) {
+    throw new SpikenormError('ERR_ARGUMENT', `${name}: expected a Tensor, got ${value === null ? 'null' : typeof value}`)
+  }
+  return value
 }
 
 /** Changes a tensor's dtype in place, keeping its identity. */
