@@ -17,7 +17,8 @@ export class CarriedState<Entry extends StatefulEntry<Entry>> {
   value: Tensor | null = null
   /** The forward that `value` came from, if a gradient may flow back to it. */
   #source: Entry | null = null
-  #gradient: { of: Entry; value: Tensor } | null = null
+  /** What later calls have handed back, by pending forward: several may wait where backwards and forwards alternate. */
+  readonly #gradients = new Map<Entry, Tensor>()
 
   /** The forward a new one links to. */
   get source(): Entry | null {
@@ -33,7 +34,7 @@ export class CarriedState<Entry extends StatefulEntry<Entry>> {
 
   /** Gradient that later calls have handed to `entry`, or `null`. */
   gradientOf(entry: Entry): Tensor | null {
-    return this.#gradient?.of === entry ? this.#gradient.value : null
+    return this.#gradients.get(entry) ?? null
   }
 
   /**
@@ -41,17 +42,18 @@ export class CarriedState<Entry extends StatefulEntry<Entry>> {
    * forward it started from if that one is still pending.
    */
   handBack(entry: Entry, gradient: Tensor, tape: Tape<Entry>): void {
-    if (this.#gradient?.of === entry) this.#setGradient(null)
+    this.#setGradient(entry, null)
     tape.pop()
     if (this.#source === entry) this.#source = null
     const { previous } = entry
-    if (previous && tape.includes(previous)) this.#setGradient({ of: previous, value: gradient })
+    if (previous && tape.includes(previous)) this.#setGradient(previous, gradient)
     else gradient.dispose()
   }
 
-  #setGradient(gradient: { of: Entry; value: Tensor } | null): void {
-    this.#gradient?.value.dispose()
-    this.#gradient = gradient
+  #setGradient(entry: Entry, gradient: Tensor | null): void {
+    this.#gradients.get(entry)?.dispose()
+    if (gradient) this.#gradients.set(entry, gradient)
+    else this.#gradients.delete(entry)
   }
 
   /** Keeps the value and lets no gradient flow back through it. */
@@ -77,6 +79,7 @@ export class CarriedState<Entry extends StatefulEntry<Entry>> {
     this.value?.dispose()
     this.value = null
     this.#source = null
-    this.#setGradient(null)
+    for (const gradient of this.#gradients.values()) gradient.dispose()
+    this.#gradients.clear()
   }
 }

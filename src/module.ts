@@ -28,7 +28,7 @@ export abstract class Module {
 
   /** Output for input `x`. Recorded for {@link backward} in training mode. */
   forward(x: Tensor): Tensor {
-    const compute = () => this.computeForward(x, isRecording(this.#training))
+    const compute = () => this.computeForward(expectTensor('input', x), isRecording(this.#training))
     return this.naming(() => (this.#modules.size > 0 ? atomically(this, compute) : compute()))
   }
 
@@ -38,7 +38,7 @@ export abstract class Module {
    * `ERR_NO_FORWARD` when nothing is pending.
    */
   backward(dy: Tensor): Tensor {
-    return this.naming(() => this.computeBackward(dy))
+    return this.naming(() => this.computeBackward(expectTensor('dy', dy)))
   }
 
   /** Runs `body`, naming this layer in its errors. */
@@ -234,6 +234,16 @@ export abstract class Module {
   [Symbol.dispose](): void {
     this.dispose()
   }
+}
+
+function expectTensor(name: string, value: unknown): Tensor {
+  if (!(value instanceof Tensor)) {
+    throw new SpikenormError(
+      'ERR_ARGUMENT',
+      `${name}: expected a Tensor, got ${value === null ? 'null' : typeof value}`,
+    )
+  }
+  return value
 }
 
 /** Changes a tensor's dtype in place, keeping its identity. */

@@ -1,3 +1,4 @@
+import { wholeNumber } from './layers/arguments.js'
 import { native } from './native.js'
 
 /**
@@ -10,5 +11,6 @@ export function manualSeed(seed: number): void {
 
 /** A random permutation of 0 … n − 1. */
 export function randperm(n: number): number[] {
-  return native.randperm(n)
+  // N-API would read -1 as 4294967295 and make that many.
+  return native.randperm(wholeNumber('randperm', 'n', n, 0))
 }

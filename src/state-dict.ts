@@ -26,6 +26,9 @@ export function loadIntoModule(
     if (source === undefined) continue
     if (!(source instanceof Tensor)) {
       problems.push(`${name}: expected a Tensor`)
+    } else if (source.isDisposed) {
+      // A tensor may know its shape from before, so the check of shapes would not see it.
+      throw new SpikenormError('ERR_DISPOSED', `loadStateDict: ${name}: the tensor has been disposed of`)
     } else if (source.shape.join() !== target.shape.join()) {
       problems.push(`${name}: expected shape [${target.shape.join(', ')}], got [${source.shape.join(', ')}]`)
     } else {
