@@ -6,7 +6,7 @@ import { SpikenormError } from './errors.js'
 import { isRecording } from './grad-mode.js'
 import { native } from './native.js'
 import { type LoadResult, loadIntoModule } from './state-dict.js'
-import type { Parameter, Tensor } from './tensor.js'
+import { type Parameter, Tensor } from './tensor.js'
 
 /** `'s'`: one time step a call. `'m'`: all steps at once, with a leading T. */
 export type StepMode = 's' | 'm'

@@ -13,13 +13,15 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// Moments of `count` values from sums of deviations from `pivot`.
+    /// Moments of `count` values from their sum and the sum of their squared deviations from `pivot`, a value
+    /// close to the mean.
     #[inline(always)]
-    pub fn from_deviations(count: f64, pivot: f64, sum: f64, sum_of_squares: f64) -> Self {
-        let shift = sum / count;
+    pub fn from_sums(count: f64, sum: f64, pivot: f64, squares: f64) -> Self {
+        let mean = sum / count;
+        let shift = mean - pivot;
         // NaN must survive: a plain max(0.0) would turn it into 0.
-        let m2 = sum_of_squares - sum * shift;
-        Self { count, mean: pivot + shift, m2: if m2 < 0.0 { 0.0 } else { m2 } }
+        let m2 = squares - count * shift * shift;
+        Self { count, mean, m2: if m2 < 0.0 { 0.0 } else { m2 } }
     }
 
     #[inline(always)]

@@ -11,6 +11,7 @@ const LANES: usize = 16;
 /// cache between the two passes of the moments.
 const RUN: usize = 1024;
 
+/// Adds up the lanes in float64, in a fixed order.
 #[inline(always)]
 fn fold<A: Real>(lanes: [A; LANES]) -> f64 {
     let mut wide = lanes.map(A::to_f64);
@@ -24,41 +25,36 @@ fn fold<A: Real>(lanes: [A; LANES]) -> f64 {
     wide[0]
 }
 
-/// Sums `K` functions of every value of `row`.
+/// Sums a function of every value of `row`, in lanes of type `L`.
 #[inline(always)]
-fn sum<E: Element, const K: usize>(row: &[E], f: impl Fn(E::Acc) -> [E::Acc; K]) -> [f64; K] {
-    let mut lanes = [[E::Acc::default(); LANES]; K];
+fn sum<E: Element, L: Real>(row: &[E], f: impl Fn(E::Acc) -> L) -> f64 {
+    let mut lanes = [L::default(); LANES];
     let (chunks, rest) = row.as_chunks::<LANES>();
     for chunk in chunks {
-        for i in 0..LANES {
-            let terms = f(chunk[i].load());
-            for k in 0..K {
-                lanes[k][i] += terms[k];
-            }
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane += f(x.load());
         }
     }
-    for (i, value) in rest.iter().enumerate() {
-        let terms = f(value.load());
-        for k in 0..K {
-            lanes[k][i] += terms[k];
-        }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane += f(x.load());
     }
-    lanes.map(fold)
+    fold(lanes)
 }
 
-/// Moments of one row: its mean first, then the deviations from it, both while the run is in cache.
+/// Moments of one row: its mean first, summed in float64 where float32 values lose nothing, then the squared
+/// deviations from it, both while the run is in cache.
 #[inline(always)]
 pub fn moments<E: Element>(row: &[E]) -> Moments {
     let mut total = Moments::default();
     for run in row.chunks(RUN) {
         let count = run.len() as f64;
-        let [first] = sum(run, |x| [x]);
+        let first = sum(run, |x| x.to_f64());
         let pivot = E::Acc::from_f64(first / count);
-        let [deviation, square] = sum(run, |x| {
+        let squares = sum(run, |x| {
             let d = x - pivot;
-            [d, d * d]
+            d * d
         });
-        total.merge(Moments::from_deviations(count, pivot.to_f64(), deviation, square));
+        total.merge(Moments::from_sums(count, first, pivot.to_f64(), squares));
     }
     total
 }

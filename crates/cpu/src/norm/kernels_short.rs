@@ -36,35 +36,35 @@ pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize, cells: &mut [Moments]
     for (c, channels) in column_groups(tile) {
         let columns = channels * s;
         let rows = (GROUP_BYTES / (columns * size_of::<E>())).clamp(1, ROWS);
-        let mut sums = vec![E::Acc::default(); columns];
+        let mut sums = vec![0.0; columns];
         let mut squares = vec![E::Acc::default(); columns];
         let mut pivots = vec![E::Acc::default(); columns];
-        let mut deviations = vec![0.0; channels];
+        let mut totals = vec![0.0; channels];
         for first in (0..tile.n).step_by(rows) {
             let last = (first + rows).min(tile.n);
             let count = ((last - first) * s) as f64;
-            sums.fill(E::Acc::default());
+            sums.fill(0.0);
             for n in first..last {
                 let row = &tile.slab(x, t, n)[c * s..][..columns];
                 for (sum, x) in sums.iter_mut().zip(row) {
-                    *sum += x.load();
+                    *sum += x.load().to_f64();
                 }
             }
-            channel_sums(&sums, s, |i, sum| pivots[i * s..][..s].fill(E::Acc::from_f64(sum / count)));
-            sums.fill(E::Acc::default());
+            channel_sums(&sums, s, |i, sum| {
+                totals[i] = sum;
+                pivots[i * s..][..s].fill(E::Acc::from_f64(sum / count));
+            });
             squares.fill(E::Acc::default());
             for n in first..last {
                 let row = &tile.slab(x, t, n)[c * s..][..columns];
-                for (((sum, square), pivot), x) in sums.iter_mut().zip(&mut squares).zip(&pivots).zip(row) {
+                for ((square, pivot), x) in squares.iter_mut().zip(&pivots).zip(row) {
                     let d = x.load() - *pivot;
-                    *sum += d;
                     *square += d * d;
                 }
             }
-            channel_sums(&sums, s, |i, sum| deviations[i] = sum);
             channel_sums(&squares, s, |i, square| {
                 let pivot = pivots[i * s].to_f64();
-                cells[c + i].merge(Moments::from_deviations(count, pivot, deviations[i], square));
+                cells[c + i].merge(Moments::from_sums(count, totals[i], pivot, square));
             });
         }
     }
