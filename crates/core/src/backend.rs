@@ -5,6 +5,11 @@
 //! checked arguments, returns fresh tensors and changes nothing when it fails, except where the
 //! comment says what it moves in place.
 
+use crate::kit::{
+    AdamStep, AvgPoolSaved, Conv2dForward, Conv2dSaved, CrossEntropyOutput, Frames, LayerGrads, LayerOutput,
+    LinearForward, LinearSaved, LogitsGrid, MaxPoolSaved, NeuronForward, NeuronGrads, NeuronOutput,
+    NeuronSaved, PoolSpec, SgdStep,
+};
 use crate::norm::{NormForward, NormGrads, NormOutput, NormSaved};
 use crate::{DType, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, Result, Tensor};
 
@@ -43,4 +48,81 @@ pub trait Backend {
         dy: &Tensor<Self::Memory>,
         carry: Option<&Tensor<Self::Memory>>,
     ) -> Result<NeuNormGrads<Self::Memory>>;
+
+    // Training kit
+
+    /// `a + b`, equal shapes and dtypes.
+    fn add(&self, a: &Tensor<Self::Memory>, b: &Tensor<Self::Memory>) -> Result<Tensor<Self::Memory>>;
+
+    fn conv2d_forward(
+        &self,
+        call: &Conv2dForward<'_, Self::Memory>,
+    ) -> Result<LayerOutput<Self::Memory, Conv2dSaved<Self::Memory>>>;
+    /// Skips dx unless `needs_dx`.
+    fn conv2d_backward(
+        &self,
+        saved: &Conv2dSaved<Self::Memory>,
+        dy: &Tensor<Self::Memory>,
+        needs_dx: bool,
+    ) -> Result<LayerGrads<Self::Memory>>;
+
+    fn linear_forward(
+        &self,
+        call: &LinearForward<'_, Self::Memory>,
+    ) -> Result<LayerOutput<Self::Memory, LinearSaved<Self::Memory>>>;
+    /// Skips dx unless `needs_dx`.
+    fn linear_backward(
+        &self,
+        saved: &LinearSaved<Self::Memory>,
+        dy: &Tensor<Self::Memory>,
+        needs_dx: bool,
+    ) -> Result<LayerGrads<Self::Memory>>;
+
+    fn avg_pool2d_forward(
+        &self,
+        spec: &PoolSpec,
+        frames: Frames,
+        x: &Tensor<Self::Memory>,
+    ) -> Result<Tensor<Self::Memory>>;
+    fn avg_pool2d_backward(
+        &self,
+        saved: &AvgPoolSaved,
+        dy: &Tensor<Self::Memory>,
+    ) -> Result<Tensor<Self::Memory>>;
+
+    /// Saves the place of each maximum if `record`.
+    fn max_pool2d_forward(
+        &self,
+        spec: &PoolSpec,
+        frames: Frames,
+        x: &Tensor<Self::Memory>,
+        record: bool,
+    ) -> Result<LayerOutput<Self::Memory, MaxPoolSaved<Self::Memory>>>;
+    fn max_pool2d_backward(
+        &self,
+        saved: &MaxPoolSaved<Self::Memory>,
+        dy: &Tensor<Self::Memory>,
+    ) -> Result<Tensor<Self::Memory>>;
+
+    fn neuron_forward(&self, call: &NeuronForward<'_, Self::Memory>) -> Result<NeuronOutput<Self::Memory>>;
+    /// `carry`: gradient of the voltage after the last step, from a later call.
+    fn neuron_backward(
+        &self,
+        saved: &NeuronSaved<Self::Memory>,
+        dy: &Tensor<Self::Memory>,
+        carry: Option<&Tensor<Self::Memory>>,
+    ) -> Result<NeuronGrads<Self::Memory>>;
+
+    /// Refuses labels outside the classes.
+    fn cross_entropy(
+        &self,
+        grid: LogitsGrid,
+        logits: &Tensor<Self::Memory>,
+        labels: &Tensor<Self::Memory>,
+    ) -> Result<CrossEntropyOutput<Self::Memory>>;
+
+    /// Moves the parameter and its momentum in place.
+    fn sgd_step(&self, call: &SgdStep<'_, Self::Memory>) -> Result<()>;
+    /// Moves the parameter and its moments in place.
+    fn adam_step(&self, call: &AdamStep<'_, Self::Memory>) -> Result<()>;
 }
