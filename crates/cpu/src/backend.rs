@@ -1,12 +1,17 @@
 //! [`Cpu`]: the backend's entry points, which choose the element type and hand over.
 
+use spikenorm_core::kit::{
+    AdamStep, AvgPoolSaved, Conv2dForward, Conv2dSaved, CrossEntropyOutput, Frames, LayerGrads, LayerOutput,
+    LinearForward, LinearSaved, LogitsGrid, MaxPoolSaved, NeuronForward, NeuronGrads, NeuronOutput,
+    NeuronSaved, PoolSpec, SgdStep,
+};
 use spikenorm_core::norm::{NormForward, NormGrads, NormOutput, NormSaved};
 use spikenorm_core::{
     Backend, DType, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, Result, Tensor, element_count,
 };
 
-use crate::element::with_float;
-use crate::{HostMemory, neu_norm, norm, tensor_ops};
+use crate::element::{Element, with_float};
+use crate::{HostMemory, kit, neu_norm, norm, tensor_ops};
 
 pub type CpuTensor = Tensor<HostMemory>;
 
@@ -71,5 +76,93 @@ impl Backend for Cpu {
         carry: Option<&CpuTensor>,
     ) -> Result<NeuNormGrads<HostMemory>> {
         with_float!(dy.dtype, E => neu_norm::backward::<E>(saved, dy, carry))
+    }
+
+    fn add(&self, a: &CpuTensor, b: &CpuTensor) -> Result<CpuTensor> {
+        tensor_ops::add(a, b)
+    }
+
+    fn conv2d_forward(
+        &self,
+        call: &Conv2dForward<'_, HostMemory>,
+    ) -> Result<LayerOutput<HostMemory, Conv2dSaved<HostMemory>>> {
+        with_float!(call.x.dtype, E => kit::conv::forward::<E>(call))
+    }
+
+    fn conv2d_backward(
+        &self,
+        saved: &Conv2dSaved<HostMemory>,
+        dy: &CpuTensor,
+        needs_dx: bool,
+    ) -> Result<LayerGrads<HostMemory>> {
+        with_float!(dy.dtype, E => kit::conv::backward::<E>(saved, dy, needs_dx))
+    }
+
+    fn linear_forward(
+        &self,
+        call: &LinearForward<'_, HostMemory>,
+    ) -> Result<LayerOutput<HostMemory, LinearSaved<HostMemory>>> {
+        with_float!(call.x.dtype, E => kit::linear::forward::<E>(call))
+    }
+
+    fn linear_backward(
+        &self,
+        saved: &LinearSaved<HostMemory>,
+        dy: &CpuTensor,
+        needs_dx: bool,
+    ) -> Result<LayerGrads<HostMemory>> {
+        with_float!(dy.dtype, E => kit::linear::backward::<E>(saved, dy, needs_dx))
+    }
+
+    fn avg_pool2d_forward(&self, spec: &PoolSpec, frames: Frames, x: &CpuTensor) -> Result<CpuTensor> {
+        with_float!(x.dtype, E => kit::pool::average::<E>(spec, frames, x))
+    }
+
+    fn avg_pool2d_backward(&self, saved: &AvgPoolSaved, dy: &CpuTensor) -> Result<CpuTensor> {
+        with_float!(dy.dtype, E => kit::pool::average_backward::<E>(saved, dy))
+    }
+
+    fn max_pool2d_forward(
+        &self,
+        spec: &PoolSpec,
+        frames: Frames,
+        x: &CpuTensor,
+        record: bool,
+    ) -> Result<LayerOutput<HostMemory, MaxPoolSaved<HostMemory>>> {
+        with_float!(x.dtype, E => kit::pool::maximum::<E>(spec, frames, x, record))
+    }
+
+    fn max_pool2d_backward(&self, saved: &MaxPoolSaved<HostMemory>, dy: &CpuTensor) -> Result<CpuTensor> {
+        with_float!(dy.dtype, E => kit::pool::maximum_backward::<E>(saved, dy))
+    }
+
+    fn neuron_forward(&self, call: &NeuronForward<'_, HostMemory>) -> Result<NeuronOutput<HostMemory>> {
+        with_float!(call.x.dtype, E => kit::neuron::forward::<E>(call))
+    }
+
+    fn neuron_backward(
+        &self,
+        saved: &NeuronSaved<HostMemory>,
+        dy: &CpuTensor,
+        carry: Option<&CpuTensor>,
+    ) -> Result<NeuronGrads<HostMemory>> {
+        with_float!(dy.dtype, E => kit::neuron::backward::<E>(saved, dy, carry))
+    }
+
+    fn cross_entropy(
+        &self,
+        grid: LogitsGrid,
+        logits: &CpuTensor,
+        labels: &CpuTensor,
+    ) -> Result<CrossEntropyOutput<HostMemory>> {
+        kit::loss::cross_entropy(grid, logits, labels)
+    }
+
+    fn sgd_step(&self, call: &SgdStep<'_, HostMemory>) -> Result<()> {
+        with_float!(call.parameter.dtype.parameter(), E => kit::optim::sgd::<<E as Element>::Acc>(call))
+    }
+
+    fn adam_step(&self, call: &AdamStep<'_, HostMemory>) -> Result<()> {
+        with_float!(call.parameter.dtype.parameter(), E => kit::optim::adam::<<E as Element>::Acc>(call))
     }
 }

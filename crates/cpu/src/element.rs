@@ -1,7 +1,7 @@
 //! Element types of activations, and the type each computes in. Conversions are branch-free integer
 //! and float arithmetic, so that loops over half types vectorise and convert in registers.
 
-use std::ops::{Add, AddAssign, Mul, MulAssign, Neg, Sub, SubAssign};
+use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
 use bytemuck::Pod;
 use half::{bf16, f16};
@@ -17,6 +17,7 @@ pub trait Real:
     + Add<Output = Self>
     + Sub<Output = Self>
     + Mul<Output = Self>
+    + Div<Output = Self>
     + Neg<Output = Self>
     + AddAssign
     + SubAssign
@@ -27,9 +28,9 @@ pub trait Real:
     fn to_f64(self) -> f64;
     /// `value` as a high and a low part of this type.
     fn split(value: f64) -> (Self, Self);
-    fn exp(self) -> Self;
+    /// e^x for x ≤ 0, within 2 units in the last place; branch-free for float32.
+    fn exp_of_negative(self) -> Self;
     fn sqrt(self) -> Self;
-    fn recip(self) -> Self;
 }
 
 /// A floating-point element in memory.
@@ -42,7 +43,7 @@ pub trait Element: Pod + Send + Sync + Default {
 }
 
 macro_rules! real {
-    ($type:ty, $dtype:ident, $split:expr) => {
+    ($type:ty, $dtype:ident, $split:expr, $exp:expr) => {
         impl Element for $type {
             type Acc = $type;
             const DTYPE: DType = DType::$dtype;
@@ -70,27 +71,46 @@ macro_rules! real {
                 $split(value)
             }
             #[inline(always)]
-            fn exp(self) -> Self {
-                <$type>::exp(self)
+            fn exp_of_negative(self) -> Self {
+                $exp(self)
             }
             #[inline(always)]
             fn sqrt(self) -> Self {
                 <$type>::sqrt(self)
             }
-            #[inline(always)]
-            fn recip(self) -> Self {
-                1.0 / self
-            }
         }
     };
 }
 
-real!(f64, F64, |value: f64| (value, 0.0));
-real!(f32, F32, |value: f64| {
-    let high = value as f32;
-    // An infinite or NaN mean has no low part; inf − inf must not make one.
-    (high, if high.is_finite() { (value - f64::from(high)) as f32 } else { 0.0 })
-});
+real!(f64, F64, |value: f64| (value, 0.0), f64::exp);
+real!(
+    f32,
+    F32,
+    |value: f64| {
+        let high = value as f32;
+        // An infinite or NaN mean has no low part; inf − inf must not make one.
+        (high, if high.is_finite() { (value - f64::from(high)) as f32 } else { 0.0 })
+    },
+    exp_of_negative
+);
+
+/// e^x = 2^k·e^r with |r| ≤ ln 2/2 and a polynomial for e^r: the library's exp is a call per value.
+#[inline(always)]
+fn exp_of_negative(x: f32) -> f32 {
+    // Below, 2^k leaves the normal numbers; the result rounds to at most 1.2e-38 anyway. NaN passes.
+    let x = if x < -87.0 { -87.0 } else { x };
+    // Adding 1.5·2^23 rounds to an integer, which is then in the low bits.
+    let shifted = x * std::f32::consts::LOG2_E + 12_582_912.0;
+    let k = shifted - 12_582_912.0;
+    // ln 2 in two parts, the first exact in a product with k.
+    let r = (x - k * (355.0 / 512.0)) + k * 2.121_944_4e-4;
+    let tail = ((((1.987_569_1e-4 * r + 1.398_2e-3) * r + 8.333_452e-3) * r + 4.166_579_6e-2) * r
+        + 1.666_666_5e-1)
+        * r
+        + 0.5;
+    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
+    ((tail * r) * r + r + 1.0) * power
+}
 
 impl Element for bf16 {
     type Acc = f32;
@@ -195,6 +215,18 @@ mod tests {
                 prop_assert!(got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan()), "{value:e}");
             }
         }
+    }
+
+    #[test]
+    fn float32_exp_of_negative_numbers_is_within_two_units_in_the_last_place() {
+        for i in 0..=870_000 {
+            let x = -(i as f32) * 1e-4;
+            let want = f64::from(x).exp();
+            let error = (f64::from(Real::exp_of_negative(x)) - want).abs();
+            assert!(error <= 2.0 * f64::from(f32::EPSILON) * want, "{x}: {error:e}");
+        }
+        assert_eq!(Real::exp_of_negative(f32::NEG_INFINITY), Real::exp_of_negative(-87.0f32));
+        assert!(Real::exp_of_negative(f32::NAN).is_nan());
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 mod backend;
 mod element;
+mod kit;
+mod matmul;
 mod memory;
 mod neu_norm;
 mod norm;

@@ -1,0 +1,219 @@
+//! Neurons on the CPU: a task owns a strip of them and walks t inside, so that voltages stay in registers
+//! or the nearest cache and memory is read once.
+
+use spikenorm_core::Result;
+use spikenorm_core::kit::{
+    Charge, NeuronForward, NeuronGrads, NeuronGrid, NeuronOutput, NeuronSaved, NeuronSpec, Surrogate,
+};
+
+use crate::HostMemory;
+use crate::backend::CpuTensor;
+use crate::element::{Element, Real};
+use crate::parallel::{for_each, vectorized};
+
+/// Neurons of a task.
+const STRIP: usize = 2048;
+
+/// Cuts `[T, neurons]` into strips, each a list of T pieces.
+fn cut<E>(values: &mut [E], grid: NeuronGrid) -> Vec<Vec<&mut [E]>> {
+    let mut strips: Vec<Vec<&mut [E]>> =
+        (0..grid.neurons.div_ceil(STRIP)).map(|_| Vec::with_capacity(grid.steps)).collect();
+    for step in values.chunks_exact_mut(grid.neurons.max(1)) {
+        for (piece, strip) in step.chunks_mut(STRIP).zip(&mut strips) {
+            strip.push(piece);
+        }
+    }
+    strips
+}
+
+/// The piece of step `t` that strip `strip` covers, `len` neurons.
+#[inline(always)]
+fn piece<E>(values: &[E], grid: NeuronGrid, t: usize, strip: usize, len: usize) -> &[E] {
+    &values[t * grid.neurons + strip * STRIP..][..len]
+}
+
+pub fn forward<E: Element>(call: &NeuronForward<'_, HostMemory>) -> Result<NeuronOutput<HostMemory>> {
+    let (spec, grid) = (call.spec, call.grid);
+    let total = grid.steps * grid.neurons;
+    let dtype = <E::Acc as Element>::DTYPE;
+    let mut out = HostMemory::take(total * size_of::<E>())?;
+    let mut state = HostMemory::take(grid.neurons * size_of::<E::Acc>())?;
+    let recorded = if call.record { total } else { 0 };
+    let mut voltages = HostMemory::take(recorded * size_of::<E::Acc>())?;
+    let x = call.x.memory.read()?;
+    let x = x.slice::<E>(call.x.offset, total);
+    let initial = call.state.map(|state| state.memory.read()).transpose()?;
+    let initial = initial.as_ref().zip(call.state);
+    let initial = initial.map(|(memory, state)| memory.slice::<E::Acc>(state.offset, grid.neurons));
+
+    let spikes = cut(&mut out.as_mut_slice::<E>()[..total], grid);
+    let mut hs = cut(&mut voltages.as_mut_slice::<E::Acc>()[..recorded], grid).into_iter();
+    let vs = state.as_mut_slice::<E::Acc>()[..grid.neurons].chunks_mut(STRIP);
+    let tasks: Vec<_> =
+        spikes.into_iter().zip(vs).map(|(spikes, v)| (spikes, v, hs.next().unwrap_or_default())).collect();
+    for_each(2 * size_of_val(x), tasks.into_iter().enumerate().collect(), |(strip, (mut ys, v, mut hs))| {
+        match initial {
+            Some(initial) => v.copy_from_slice(piece(initial, grid, 0, strip, v.len())),
+            None => v.fill(E::Acc::from_f64(spec.initial_voltage())),
+        }
+        for (t, y) in ys.iter_mut().enumerate() {
+            step(spec, piece(x, grid, t, strip, y.len()), v, y, hs.get_mut(t).map(|h| &mut **h));
+        }
+    })?;
+
+    let saved = call.record.then(|| NeuronSaved {
+        spec: spec.clone(),
+        grid,
+        input_shape: call.x.shape.clone(),
+        input_dtype: E::DTYPE,
+        state_shape: call.state_shape.to_vec(),
+        voltages: CpuTensor::new(voltages, &[grid.steps, grid.neurons], dtype),
+    });
+    Ok(NeuronOutput {
+        spikes: CpuTensor::new(out, &call.x.shape, E::DTYPE),
+        state: CpuTensor::new(state, call.state_shape, dtype),
+        saved,
+    })
+}
+
+vectorized! {
+    /// One time step of a strip: charge, fire, reset.
+    fn step<'a, E: Element>(
+        spec: &'a NeuronSpec,
+        x: &'a [E],
+        v: &'a mut [E::Acc],
+        spikes: &'a mut [E],
+        saved: Option<&'a mut [E::Acc]>,
+    ) {
+        let rest = E::Acc::from_f64(spec.initial_voltage());
+        // SpikingJelly's order of operations, so that a voltage at the threshold falls on the same side.
+        match spec.charge {
+            Charge::Integrate => charge(x, v, |v, x| v + x),
+            Charge::Leaky { tau, decay_input: true } => {
+                let tau = E::Acc::from_f64(tau);
+                charge(x, v, |v, x| v + (x - (v - rest)) / tau);
+            }
+            Charge::Leaky { tau, decay_input: false } => {
+                let tau = E::Acc::from_f64(tau);
+                charge(x, v, |v, x| v - (v - rest) / tau + x);
+            }
+        }
+        if let Some(saved) = saved {
+            saved.copy_from_slice(v);
+        }
+        let threshold = E::Acc::from_f64(spec.v_threshold);
+        let (zero, one) = (E::store(E::Acc::default()), E::store(E::Acc::from_f64(1.0)));
+        if spec.v_reset.is_some() {
+            for (v, spike) in v.iter_mut().zip(spikes) {
+                let fires = *v >= threshold;
+                *spike = if fires { one } else { zero };
+                *v = if fires { rest } else { *v };
+            }
+        } else {
+            for (v, spike) in v.iter_mut().zip(spikes) {
+                let fires = *v >= threshold;
+                *spike = if fires { one } else { zero };
+                *v = if fires { *v - threshold } else { *v };
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn charge<E: Element>(x: &[E], v: &mut [E::Acc], charged: impl Fn(E::Acc, E::Acc) -> E::Acc) {
+    for (v, x) in v.iter_mut().zip(x) {
+        *v = charged(*v, x.load());
+    }
+}
+
+pub fn backward<E: Element>(
+    saved: &NeuronSaved<HostMemory>,
+    dy: &CpuTensor,
+    carry: Option<&CpuTensor>,
+) -> Result<NeuronGrads<HostMemory>> {
+    let (spec, grid) = (&saved.spec, saved.grid);
+    let total = grid.steps * grid.neurons;
+    let mut out = HostMemory::take(total * size_of::<E>())?;
+    let mut state = HostMemory::take(grid.neurons * size_of::<E::Acc>())?;
+    let gradient = dy.memory.read()?;
+    let gradient = gradient.slice::<E>(dy.offset, total);
+    let voltages = saved.voltages.memory.read()?;
+    let voltages = voltages.slice::<E::Acc>(saved.voltages.offset, total);
+    let carried = carry.map(|tensor| tensor.memory.read()).transpose()?;
+    let carried = carried.as_ref().zip(carry);
+    let carried = carried.map(|(memory, tensor)| memory.slice::<E::Acc>(tensor.offset, grid.neurons));
+
+    let dxs = cut(&mut out.as_mut_slice::<E>()[..total], grid);
+    let carries = state.as_mut_slice::<E::Acc>()[..grid.neurons].chunks_mut(STRIP);
+    let tasks: Vec<_> = dxs.into_iter().zip(carries).enumerate().collect();
+    for_each(3 * size_of_val(gradient), tasks, |(strip, (mut dxs, carry))| {
+        match carried {
+            Some(carried) => carry.copy_from_slice(piece(carried, grid, 0, strip, carry.len())),
+            None => carry.fill(E::Acc::default()),
+        }
+        for (t, dx) in dxs.iter_mut().enumerate().rev() {
+            let len = dx.len();
+            let h = piece(voltages, grid, t, strip, len);
+            step_backward(spec, h, piece(gradient, grid, t, strip, len), carry, dx);
+        }
+    })?;
+    Ok(NeuronGrads {
+        dx: CpuTensor::new(out, &saved.input_shape, E::DTYPE),
+        state: CpuTensor::new(state, &saved.state_shape, <E::Acc as Element>::DTYPE),
+    })
+}
+
+vectorized! {
+    fn step_backward<'a, E: Element>(spec: &'a NeuronSpec, h: &'a [E::Acc], dy: &'a [E], carry: &'a mut [E::Acc], dx: &'a mut [E]) {
+        let one = E::Acc::from_f64(1.0);
+        match spec.surrogate {
+            Surrogate::Atan { alpha } => {
+                let slope = E::Acc::from_f64(std::f64::consts::FRAC_PI_2 * alpha);
+                let height = E::Acc::from_f64(alpha / 2.0);
+                step_backward_with(spec, h, dy, carry, dx, |z| {
+                    let scaled = slope * z;
+                    height / (one + scaled * scaled)
+                });
+            }
+            Surrogate::Sigmoid { alpha } => {
+                let alpha = E::Acc::from_f64(alpha);
+                step_backward_with(spec, h, dy, carry, dx, |z| {
+                    // σ(a)·(1 − σ(a)) is even in a; e^−|a| cannot overflow.
+                    let scaled = alpha * z;
+                    let e = if scaled > E::Acc::default() { -scaled } else { scaled }.exp_of_negative();
+                    let whole = one + e;
+                    alpha * e / (whole * whole)
+                });
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn step_backward_with<E: Element>(
+    spec: &NeuronSpec,
+    h: &[E::Acc],
+    dy: &[E],
+    carry: &mut [E::Acc],
+    dx: &mut [E],
+    surrogate: impl Fn(E::Acc) -> E::Acc,
+) {
+    let (zero, one) = (E::Acc::default(), E::Acc::from_f64(1.0));
+    let threshold = E::Acc::from_f64(spec.v_threshold);
+    let rest = E::Acc::from_f64(spec.initial_voltage());
+    let (to_input, to_state) = spec.charge_slopes();
+    let (to_input, to_state) = (E::Acc::from_f64(to_input), E::Acc::from_f64(to_state));
+    // The gate lets the reset's gradient through or not; a hard reset also stops the gradient of h.
+    let gate = if spec.detach_reset { zero } else { one };
+    let fired_slope = if spec.v_reset.is_some() { zero } else { one };
+    let hard = spec.v_reset.is_some();
+    for (((h, dy), carry), dx) in h.iter().zip(dy).zip(carry).zip(dx) {
+        let z = *h - threshold;
+        let g = surrogate(z);
+        let kept = if z >= zero { fired_slope } else { one };
+        let jump = if hard { rest - *h } else { -threshold };
+        let delta = dy.load() * g + *carry * (kept + gate * jump * g);
+        *dx = E::store(delta * to_input);
+        *carry = delta * to_state;
+    }
+}
