@@ -7,6 +7,12 @@
 
 mod error;
 mod handles;
+mod kit_conv;
+mod kit_linear;
+mod kit_loss;
+mod kit_neuron;
+mod kit_optim;
+mod kit_pool;
 mod neu_norm;
 mod norm;
 mod random;

@@ -4,7 +4,7 @@
 //! ignores padding, takes the first of equal values, and a NaN wins.
 
 use super::{Frames, Window};
-use crate::{Result, StepMode, Tensor, bail};
+use crate::{DType, Result, StepMode, Tensor, bail};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolSpec {
@@ -40,12 +40,13 @@ impl PoolSpec {
     }
 }
 
-/// Shapes alone.
+/// Shapes and dtype alone.
 #[derive(Clone, Debug)]
 pub struct AvgPoolSaved {
     pub spec: PoolSpec,
     pub frames: Frames,
     pub input_shape: Vec<usize>,
+    pub dtype: DType,
 }
 
 /// Where each maximum was.
@@ -53,6 +54,21 @@ pub struct MaxPoolSaved<M> {
     pub spec: PoolSpec,
     pub frames: Frames,
     pub input_shape: Vec<usize>,
+    pub dtype: DType,
     /// uint8 `[outputs, index_bytes]`: position in the window, row by row, in one byte or four.
     pub indices: Tensor<M>,
+}
+
+impl AvgPoolSaved {
+    /// Shape of the output, which is that of its gradient.
+    pub fn output_shape(&self) -> Vec<usize> {
+        self.frames.output_shape(&self.input_shape, self.frames.channels)
+    }
+}
+
+impl<M> MaxPoolSaved<M> {
+    /// Shape of the output, which is that of its gradient.
+    pub fn output_shape(&self) -> Vec<usize> {
+        self.frames.output_shape(&self.input_shape, self.frames.channels)
+    }
 }

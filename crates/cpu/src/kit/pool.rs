@@ -115,6 +115,7 @@ pub fn maximum<E: Element>(
         spec: spec.clone(),
         frames,
         input_shape: x.shape.clone(),
+        dtype: E::DTYPE,
         indices: CpuTensor::new(indices, &[total, size], DType::U8),
     });
     Ok(LayerOutput { y, saved })

@@ -38,7 +38,7 @@ fn pooling_and_its_gradients_equal_the_naive_loops_in_every_dtype() {
         let average = Cpu.avg_pool2d_forward(&spec, frames, &x).expect("runs");
         let maximum = Cpu.max_pool2d_forward(&spec, frames, &x, true).expect("runs");
         let dy = noisy(2, &average.shape, dtype);
-        let saved = AvgPoolSaved { spec: spec.clone(), frames, input_shape: SHAPE.to_vec() };
+        let saved = AvgPoolSaved { spec: spec.clone(), frames, input_shape: SHAPE.to_vec(), dtype };
         let average_dx = Cpu.avg_pool2d_backward(&saved, &dy).expect("runs");
         let maximum_dx =
             Cpu.max_pool2d_backward(maximum.saved.as_ref().expect("recorded"), &dy).expect("runs");

@@ -1,0 +1,138 @@
+//! Optimiser steps for JavaScript: all parameters in one call, checked before the first one moves.
+
+use std::sync::Arc;
+
+use napi_derive::napi;
+use spikenorm_core::kit::{AdamSpec, AdamStep, SgdSpec, SgdStep};
+use spikenorm_core::{Backend, Error, ErrorCode, bail};
+use spikenorm_cpu::{Cpu, CpuTensor};
+
+use crate::error::{Checked, Result, face};
+use crate::handles::{optional_tensor, tensor};
+
+#[napi(object)]
+pub struct SgdConfig {
+    pub lr: f64,
+    pub momentum: f64,
+    pub dampening: f64,
+    pub weight_decay: f64,
+    pub nesterov: bool,
+}
+
+#[napi(object)]
+pub struct AdamConfig {
+    pub lr: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+    pub weight_decay: f64,
+    /// AdamW.
+    pub decoupled: bool,
+}
+
+impl From<SgdConfig> for SgdSpec {
+    fn from(config: SgdConfig) -> Self {
+        let SgdConfig { lr, momentum, dampening, weight_decay, nesterov } = config;
+        Self { lr, momentum, dampening, weight_decay, nesterov }
+    }
+}
+
+impl From<AdamConfig> for AdamSpec {
+    fn from(config: AdamConfig) -> Self {
+        let AdamConfig { lr, beta1, beta2, eps, weight_decay, decoupled } = config;
+        Self { lr, betas: [beta1, beta2], eps, weight_decay, decoupled }
+    }
+}
+
+/// One parameter's tensors, alike in shape and dtype and each with memory of its own.
+fn expect_alike(index: usize, parameter: &CpuTensor, others: &[(&str, &CpuTensor)]) -> Checked<()> {
+    for (place, (name, other)) in others.iter().enumerate() {
+        let what = format!("{name} of parameter {index}");
+        other.expect_shape(&what, &parameter.shape)?;
+        other.expect_dtype(&what, parameter.dtype)?;
+        let before = others[..place].iter().map(|(_, tensor)| *tensor).chain([parameter]);
+        for known in before {
+            if Arc::ptr_eq(&known.memory, &other.memory) {
+                bail!(Argument, "{what}: expected memory of its own, got that of another tensor of the step");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn at(handles: &[u32], index: usize) -> Checked<u32> {
+    let missing = || Error::new(ErrorCode::Argument, "expected one handle per parameter");
+    handles.get(index).copied().ok_or_else(missing)
+}
+
+/// Throws where an SGD of this configuration could not step.
+#[napi]
+pub fn check_sgd(config: SgdConfig) -> Result<()> {
+    face(|| SgdSpec::from(config).check())
+}
+
+/// Throws where an Adam of this configuration could not step.
+#[napi]
+pub fn check_adam(config: AdamConfig) -> Result<()> {
+    face(|| AdamSpec::from(config).check())
+}
+
+/// Moves parameters and momentum buffers (0 without momentum) in place: all, or on an error none. `first` says
+/// whose buffer holds nothing yet.
+#[napi]
+pub fn sgd_step(
+    config: SgdConfig,
+    parameters: Vec<u32>,
+    grads: Vec<u32>,
+    momenta: Vec<u32>,
+    first: Vec<bool>,
+) -> Result<()> {
+    face(|| {
+        let spec = SgdSpec::from(config);
+        spec.check()?;
+        let mut steps = Vec::with_capacity(parameters.len());
+        for (index, &handle) in parameters.iter().enumerate() {
+            let (parameter, grad) = (tensor(handle)?, tensor(at(&grads, index)?)?);
+            let momentum = optional_tensor(at(&momenta, index)?)?;
+            let mut others = vec![("gradient", &grad)];
+            others.extend(momentum.as_ref().map(|momentum| ("momentum", momentum)));
+            expect_alike(index, &parameter, &others)?;
+            steps.push((parameter, grad, momentum, first.get(index).copied().unwrap_or(true)));
+        }
+        for (parameter, grad, momentum, first) in &steps {
+            let momentum = momentum.as_ref();
+            Cpu.sgd_step(&SgdStep { spec, parameter, grad, momentum, first: *first })?;
+        }
+        Ok(())
+    })
+}
+
+/// Moves parameters and moments in place: all, or on an error none. `steps` counts each parameter's steps,
+/// this one included.
+#[napi]
+pub fn adam_step(
+    config: AdamConfig,
+    parameters: Vec<u32>,
+    grads: Vec<u32>,
+    first_moments: Vec<u32>,
+    second_moments: Vec<u32>,
+    steps: Vec<u32>,
+) -> Result<()> {
+    face(|| {
+        let spec = AdamSpec::from(config);
+        spec.check()?;
+        let mut calls = Vec::with_capacity(parameters.len());
+        for (index, &handle) in parameters.iter().enumerate() {
+            let (parameter, grad) = (tensor(handle)?, tensor(at(&grads, index)?)?);
+            let moments = [tensor(at(&first_moments, index)?)?, tensor(at(&second_moments, index)?)?];
+            let others = [("gradient", &grad), ("exp_avg", &moments[0]), ("exp_avg_sq", &moments[1])];
+            expect_alike(index, &parameter, &others)?;
+            calls.push((parameter, grad, moments, at(&steps, index)?));
+        }
+        for (parameter, grad, [first_moment, second_moment], step) in &calls {
+            let step = u64::from(*step);
+            Cpu.adam_step(&AdamStep { spec, parameter, grad, first_moment, second_moment, step })?;
+        }
+        Ok(())
+    })
+}
