@@ -9,6 +9,46 @@
  */
 export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-wasip1'
 
+export interface AdamConfig {
+  lr: number
+  beta1: number
+  beta2: number
+  eps: number
+  weightDecay: number
+  /** AdamW. */
+  decoupled: boolean
+}
+
+/**
+ * Moves parameters and moments in place: all, or on an error none. `steps` counts each parameter's steps,
+ * this one included.
+ */
+export declare function adamStep(config: AdamConfig, parameters: Array<number>, grads: Array<number>, firstMoments: Array<number>, secondMoments: Array<number>, steps: Array<number>): void
+
+/** Backward of a saved forward: dx. */
+export declare function avgPool2DBackward(saved: number, dy: number): number
+
+/** Forward. Returns `[y, saved]`, saved 0 without `record`. */
+export declare function avgPool2DForward(spec: number, x: number, isMulti: boolean, record: boolean): Handles
+
+/** Throws where an Adam of this configuration could not step. */
+export declare function checkAdam(config: AdamConfig): void
+
+/** Throws where an SGD of this configuration could not step. */
+export declare function checkSgd(config: SgdConfig): void
+
+/** Backward of a saved forward. Returns `[dx, dweight, dbias]`, 0 where absent. */
+export declare function conv2DBackward(saved: number, dy: number): Handles
+
+/** Forward; `bias` 0 for none. Returns `[y, saved]`, saved 0 without `record`. */
+export declare function conv2DForward(spec: number, x: number, isMulti: boolean, weight: number, bias: number, record: boolean): Handles
+
+/** Checks and registers a specification. */
+export declare function conv2DSpec(inChannels: number, outChannels: number, window: WindowConfig): number
+
+/** Cross entropy of logits `[N, K]` or `[T, N, K]` (decoded by the mean over T) against labels `[N]`. */
+export declare function crossEntropy(logits: number, labels: number): LossAndGrad
+
 /** Why CUDA cannot be used; absent when it can. */
 export declare function cudaUnavailableReason(): string | null
 
@@ -24,10 +64,31 @@ export interface HostMemoryStats {
   peak: number
 }
 
+/** Backward of a saved forward. Returns `[dx, dweight, dbias]`, 0 where absent. */
+export declare function linearBackward(saved: number, dy: number): Handles
+
+/** Forward; `bias` 0 for none. Returns `[y, saved]`, saved 0 without `record`. */
+export declare function linearForward(spec: number, x: number, weight: number, bias: number, record: boolean): Handles
+
+/** Checks and registers a specification. */
+export declare function linearSpec(inFeatures: number, outFeatures: number): number
+
 /** Loads every tensor of a file. */
 export declare function loadSafetensors(path: string): Array<NamedHandle>
 
+/** A loss and the handle of its gradient. */
+export interface LossAndGrad {
+  loss: number
+  grad: number
+}
+
 export declare function manualSeed(seed: number): void
+
+/** Backward of a saved forward: dx. */
+export declare function maxPool2DBackward(saved: number, dy: number): number
+
+/** Forward. Returns `[y, saved]`, saved 0 without `record`. */
+export declare function maxPool2DForward(spec: number, x: number, isMulti: boolean, record: boolean): Handles
 
 export declare function memoryStats(): HostMemoryStats
 
@@ -47,6 +108,30 @@ export declare function neuNormForward(spec: number, x: number, isMulti: boolean
 
 /** Registers a specification. */
 export declare function neuNormSpec(channels: number, height: number, width: number, k: number, shared: boolean): number
+
+/**
+ * Backward; `carry` is the gradient of the voltage after the last step (0: none). Returns
+ * `[dx, gradient of the voltage before the first step]`.
+ */
+export declare function neuronBackward(saved: number, dy: number, carry: number): Handles
+
+/** `NeuronSpec` as TypeScript writes it. */
+export interface NeuronConfig {
+  /** Absent: no leak. */
+  tau?: number
+  decayInput: boolean
+  vThreshold: number
+  /** Absent: soft reset. */
+  vReset?: number
+  surrogate: string
+  detachReset: boolean
+}
+
+/** Forward from `state` (0: the initial voltage). Returns `[spikes, state, saved]`, saved 0 without `record`. */
+export declare function neuronForward(spec: number, x: number, isMulti: boolean, state: number, record: boolean): Handles
+
+/** Checks and registers a specification. */
+export declare function neuronSpec(config: NeuronConfig): number
 
 /**
  * Backward of a saved forward. Returns `[dx, dweight, dbias, dscale]`, 0 where absent; the gradients of
@@ -89,6 +174,9 @@ export interface NormState {
 
 export declare function numThreads(): number
 
+/** Checks and registers a specification, for either kind. */
+export declare function pool2DSpec(window: WindowConfig): number
+
 /** A random permutation of 0 … n − 1. */
 export declare function randperm(n: number): Array<number>
 
@@ -97,6 +185,20 @@ export declare function saveSafetensors(path: string, names: Array<string>, hand
 
 export declare function setNumThreads(threads: number): void
 
+export interface SgdConfig {
+  lr: number
+  momentum: number
+  dampening: number
+  weightDecay: number
+  nesterov: boolean
+}
+
+/**
+ * Moves parameters and momentum buffers (0 without momentum) in place: all, or on an error none. `first` says
+ * whose buffer holds nothing yet.
+ */
+export declare function sgdStep(config: SgdConfig, parameters: Array<number>, grads: Array<number>, momenta: Array<number>, first: Array<boolean>): void
+
 export declare function simdLevel(): string
 
 /** Frees every handle whose owner has been collected; returns how many are left. */
@@ -104,6 +206,9 @@ export declare function sweep(): number
 
 /** `target += source`. In place. */
 export declare function tensorAccumulate(target: number, source: number): void
+
+/** A new tensor `a + b`. */
+export declare function tensorAdd(a: number, b: number): number
 
 /** A tensor of its own, in another dtype or the same. */
 export declare function tensorCast(handle: number, dtype: string): number
@@ -146,3 +251,10 @@ export declare function tensorUniform(target: number, low: number, high: number)
 
 /** Ties a handle's life to a JavaScript object's, and looks after those whose owner is gone when it is time. */
 export declare function track(owner: object, handle: number): void
+
+/** A sliding window; each field `[vertical, horizontal]`. */
+export interface WindowConfig {
+  kernelSize: Array<number>
+  stride: Array<number>
+  padding: Array<number>
+}

@@ -773,26 +773,46 @@ if (
   }
 }
 
-const { cudaUnavailableReason, emptyCache, free, loadSafetensors, manualSeed, memoryStats, neuNormBackward, neuNormForward, neuNormSpec, normBackward, normForward, normSpec, numThreads, randperm, saveSafetensors, setNumThreads, simdLevel, sweep, tensorAccumulate, tensorCast, tensorCopy, tensorDtype, tensorFill, tensorFromBytes, tensorFromNumbers, tensorFull, tensorRead, tensorReplace, tensorReshape, tensorRow, tensorShape, tensorUniform, track } = nativeBinding
+const { adamStep, avgPool2DBackward, avgPool2DForward, checkAdam, checkSgd, conv2DBackward, conv2DForward, conv2DSpec, crossEntropy, cudaUnavailableReason, emptyCache, free, linearBackward, linearForward, linearSpec, loadSafetensors, manualSeed, maxPool2DBackward, maxPool2DForward, memoryStats, neuNormBackward, neuNormForward, neuNormSpec, neuronBackward, neuronForward, neuronSpec, normBackward, normForward, normSpec, numThreads, pool2DSpec, randperm, saveSafetensors, setNumThreads, sgdStep, simdLevel, sweep, tensorAccumulate, tensorAdd, tensorCast, tensorCopy, tensorDtype, tensorFill, tensorFromBytes, tensorFromNumbers, tensorFull, tensorRead, tensorReplace, tensorReshape, tensorRow, tensorShape, tensorUniform, track } = nativeBinding
+export { adamStep }
+export { avgPool2DBackward }
+export { avgPool2DForward }
+export { checkAdam }
+export { checkSgd }
+export { conv2DBackward }
+export { conv2DForward }
+export { conv2DSpec }
+export { crossEntropy }
 export { cudaUnavailableReason }
 export { emptyCache }
 export { free }
+export { linearBackward }
+export { linearForward }
+export { linearSpec }
 export { loadSafetensors }
 export { manualSeed }
+export { maxPool2DBackward }
+export { maxPool2DForward }
 export { memoryStats }
 export { neuNormBackward }
 export { neuNormForward }
 export { neuNormSpec }
+export { neuronBackward }
+export { neuronForward }
+export { neuronSpec }
 export { normBackward }
 export { normForward }
 export { normSpec }
 export { numThreads }
+export { pool2DSpec }
 export { randperm }
 export { saveSafetensors }
 export { setNumThreads }
+export { sgdStep }
 export { simdLevel }
 export { sweep }
 export { tensorAccumulate }
+export { tensorAdd }
 export { tensorCast }
 export { tensorCopy }
 export { tensorDtype }

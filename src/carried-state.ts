@@ -1,3 +1,4 @@
+import type { Checkpoint } from './checkpoint.js'
 import type { Tape, TapeEntry } from './tape.js'
 import type { Tensor } from './tensor.js'
 
@@ -56,6 +57,20 @@ export class CarriedState<Entry extends StatefulEntry<Entry>> {
   /** Keeps the value and lets no gradient flow back through it. */
   detach(): void {
     this.#source = null
+  }
+
+  /** Undone by going back to the present value, which is shared, not copied: no forward writes to a state. */
+  checkpoint(): Checkpoint {
+    const source = this.#source
+    const value = this.value?.reshape(this.value.shape) ?? null
+    return {
+      undo: () => {
+        this.value?.dispose()
+        this.value = value
+        this.#source = source
+      },
+      release: () => value?.dispose(),
+    }
   }
 
   reset(): void {

@@ -23,6 +23,8 @@ export {
   ThresholdDependentBatchNorm3d,
 } from './layers/threshold-dependent-batch-norm.js'
 export { Module, type StepMode } from './module.js'
+export * as nn from './nn/index.js'
+export * as optim from './nn/optim.js'
 export { manualSeed, randperm } from './random.js'
 export { emptyCache, getNumThreads, type MemoryStats, memoryStats, setNumThreads } from './runtime.js'
 export { type LoadResult, loadSafetensors, saveSafetensors } from './state-dict.js'

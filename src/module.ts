@@ -1,4 +1,5 @@
 /** The base of every layer: parameters, modes, recording and state, with PyTorch's and SpikingJelly's names. */
+import { atomically, type Checkpoint, checkpointOf } from './checkpoint.js'
 import { type Device, parseDevice } from './device.js'
 import { type DType, expectFloatDType, isDType, parameterDType } from './dtype.js'
 import { SpikenormError } from './errors.js'
@@ -27,7 +28,8 @@ export abstract class Module {
 
   /** Output for input `x`. Recorded for {@link backward} in training mode. */
   forward(x: Tensor): Tensor {
-    return this.naming(() => this.computeForward(x, isRecording(this.#training)))
+    const compute = () => this.computeForward(x, isRecording(this.#training))
+    return this.naming(() => (this.#modules.size > 0 ? atomically(this, compute) : compute()))
   }
 
   /**
@@ -97,6 +99,11 @@ export abstract class Module {
 
   /** Keeps the state's value but lets no gradient flow further back through it. */
   detach(): void {}
+
+  /** @internal What a forward of this module alone may change, to be put back if a forward around it fails. */
+  checkpoint(): Checkpoint {
+    return checkpointOf([...this.#buffers.values()])
+  }
 
   // Parameters and buffers
 

@@ -1,3 +1,4 @@
+import type { Checkpoint } from './checkpoint.js'
 import { SpikenormError } from './errors.js'
 import type { Handle } from './handle.js'
 
@@ -37,6 +38,17 @@ export class Tape<Entry extends TapeEntry> {
 
   includes(entry: Entry): boolean {
     return this.#entries.includes(entry)
+  }
+
+  /** Undone by dropping what has been pushed since. */
+  checkpoint(): Checkpoint {
+    const { length } = this.#entries
+    return {
+      undo: () => {
+        while (this.#entries.length > length) this.pop()
+      },
+      release() {},
+    }
   }
 
   clear(): void {

@@ -4,6 +4,7 @@
  * `s_t = k·s_{t−1} + (1 − k)/C² · Σ_c x_t`, `y_t = x_t − w·s_t`. The same in training and evaluation.
  */
 import { CarriedState, type StatefulEntry } from '../carried-state.js'
+import { type Checkpoint, combined } from '../checkpoint.js'
 import { type Device, parseDevice } from '../device.js'
 import { type DType, expectFloatDType, parameterDType } from '../dtype.js'
 import { Handle } from '../handle.js'
@@ -100,6 +101,10 @@ export class NeuNorm extends Module {
 
   override detach(): void {
     this.#state.detach()
+  }
+
+  override checkpoint(): Checkpoint {
+    return combined(super.checkpoint(), this.#state.checkpoint(), this.#tape.checkpoint())
   }
 
   /** Draws the weight anew from U(±1/√(H·W)). */

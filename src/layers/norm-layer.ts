@@ -2,6 +2,7 @@
  * The twelve batch norms as one class: a specification, the small tensors `[rows, C]` beside it, a step index and a
  * tape. The classes of the public API are presets of it (see the files beside this one).
  */
+import { type Checkpoint, checkpointOf, combined } from '../checkpoint.js'
 import type { Device } from '../device.js'
 import { parseDevice } from '../device.js'
 import { type DType, expectFloatDType, parameterDType } from '../dtype.js'
@@ -206,6 +207,21 @@ export abstract class NormLayer extends Module {
   override reset(): void {
     this.#step = 0
     this.#tape.clear()
+  }
+
+  override checkpoint(): Checkpoint {
+    const moves = this.training && this.trackRunningStats
+    const stacks = moves ? [this.#runningMean, this.#runningVar, this.#counters] : []
+    const step = this.#step
+    const index = {
+      undo: () => {
+        this.#step = step
+      },
+      release() {},
+    }
+    // The stacks instead of the buffers, which are their rows.
+    const statistics = checkpointOf(stacks.flatMap((stack) => stack?.base ?? []))
+    return combined(statistics, this.#tape.checkpoint(), index)
   }
 
   /** Running statistics to mean 0 and variance 1, counters to 0. */

@@ -1,0 +1,137 @@
+/** Modules made of modules. */
+import { type Checkpoint, combined } from '../checkpoint.js'
+import { SpikenormError } from '../errors.js'
+import { enableGrad } from '../grad-mode.js'
+import { Module, type StepMode } from '../module.js'
+import { native } from '../native.js'
+import { Tape, type TapeEntry } from '../tape.js'
+import { Tensor } from '../tensor.js'
+
+/** How many forwards each module below had pending after one forward of the container. */
+interface Entry extends TapeEntry {
+  pending: ReadonlyMap<Module, number>
+}
+
+/**
+ * A container hands its mode, `reset` and `detach` down to all below it. Its backward first checks that everything
+ * below is where its forward left it, so that it does not fail half-way.
+ */
+abstract class Container extends Module {
+  readonly #tape = new Tape<Entry>()
+
+  override get stepMode(): StepMode {
+    return super.stepMode
+  }
+
+  /** Sets the mode of all modules below too: all or nothing. */
+  override set stepMode(mode: StepMode) {
+    for (const module of this.modules()) module.checkStepMode(mode)
+    super.stepMode = mode
+    for (const child of this.children()) child.stepMode = mode
+  }
+
+  override get pendingForwards(): number {
+    return this.#tape.length
+  }
+
+  #below(): Module[] {
+    return this.modules().slice(1)
+  }
+
+  protected abstract chain(x: Tensor): Tensor
+  protected abstract chainBackward(dy: Tensor): Tensor
+
+  protected override computeForward(x: Tensor, record: boolean): Tensor {
+    if (!record) return this.chain(x)
+    // Modules in eval mode inside (frozen ones) are recorded too: the gradient has to pass through them.
+    const y = enableGrad(() => this.chain(x))
+    this.#tape.push({ pending: new Map(this.#below().map((module) => [module, module.pendingForwards])) })
+    return y
+  }
+
+  protected override computeBackward(dy: Tensor): Tensor {
+    const { pending } = this.#tape.latest()
+    for (const module of this.#below()) {
+      const expected = pending.get(module)
+      if (expected !== undefined && module.pendingForwards !== expected) {
+        throw new SpikenormError(
+          'ERR_NO_FORWARD',
+          `backward: expected ${expected} pending forwards in ${module.constructor.name}, as after the forward, got ${module.pendingForwards}`,
+        )
+      }
+    }
+    const dx = this.chainBackward(dy)
+    this.#tape.pop()
+    return dx
+  }
+
+  /** Resets this container and all modules below it. */
+  override reset(): void {
+    this.#tape.clear()
+    for (const child of this.children()) child.reset()
+  }
+
+  /** Detaches all modules below it. */
+  override detach(): void {
+    for (const child of this.children()) child.detach()
+  }
+
+  override checkpoint(): Checkpoint {
+    return combined(super.checkpoint(), this.#tape.checkpoint())
+  }
+}
+
+/**
+ * One module after the other. Keys are PyTorch's: `0.weight`, `1.running_mean`, … Iterable; `at(i)` counts from the end
+ * where negative. Gradients are taken through the same modules backwards. A forward that throws leaves every module in
+ * it as it was.
+ */
+export class Sequential extends Container {
+  readonly #layers: readonly Module[]
+
+  constructor(...modules: Module[]) {
+    super()
+    for (const [index, module] of modules.entries()) this.registerModule(String(index), module)
+    this.#layers = modules
+  }
+
+  get length(): number {
+    return this.#layers.length
+  }
+
+  at(index: number): Module | undefined {
+    return this.#layers.at(index)
+  }
+
+  [Symbol.iterator](): Iterator<Module> {
+    return this.#layers[Symbol.iterator]()
+  }
+
+  protected override chain(x: Tensor): Tensor {
+    return this.#layers.reduce((value, layer) => layer.forward(value), x)
+  }
+
+  protected override chainBackward(dy: Tensor): Tensor {
+    return this.#layers.reduceRight((gradient, layer) => layer.backward(gradient), dy)
+  }
+}
+
+/** `x + module(x)`; keys are `module.…`. Throws `ERR_SHAPE` unless the module keeps the shape. */
+export class Residual extends Container {
+  readonly module: Module
+
+  constructor(module: Module) {
+    super()
+    this.module = this.registerModule('module', module)
+  }
+
+  protected override chain(x: Tensor): Tensor {
+    const inner = this.module.forward(x)
+    return new Tensor(native.tensorAdd(x.id, inner.id))
+  }
+
+  protected override chainBackward(dy: Tensor): Tensor {
+    const inner = this.module.backward(dy)
+    return new Tensor(native.tensorAdd(dy.id, inner.id))
+  }
+}

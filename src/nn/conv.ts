@@ -1,0 +1,52 @@
+import { wholeNumber } from '../layers/arguments.js'
+import { native } from '../native.js'
+import type { Tensor } from '../tensor.js'
+import { WeightedLayer, type WeightedLayerOptions } from './weighted-layer.js'
+import { type Pair, pair } from './window.js'
+
+export interface Conv2dOptions extends WeightedLayerOptions {
+  /** Default 1. */
+  stride?: Pair
+  /** Zeros added on both sides. Default 0. */
+  padding?: Pair
+}
+
+/**
+ * Convolution of `[N, C, H, W]`; in step mode `'m'` of `[T, N, C, H, W]`, each step on its own. `weight` is
+ * `[outChannels, inChannels, kh, kw]`, `bias` `[outChannels]`; both start as U(±1/√(inChannels·kh·kw)), as in
+ * PyTorch. The output is ⌊(size + 2·padding − kernel)/stride⌋ + 1 along each axis; an image smaller than the kernel
+ * throws `ERR_SHAPE`.
+ */
+export class Conv2d extends WeightedLayer {
+  readonly inChannels: number
+  readonly outChannels: number
+  readonly kernelSize: readonly [number, number]
+  readonly stride: readonly [number, number]
+  readonly padding: readonly [number, number]
+
+  constructor(inChannels: number, outChannels: number, kernelSize: Pair, options: Conv2dOptions = {}) {
+    const name = new.target.name
+    wholeNumber(name, 'inChannels', inChannels)
+    wholeNumber(name, 'outChannels', outChannels)
+    const window = {
+      kernelSize: pair(name, 'kernelSize', kernelSize, 1),
+      stride: pair(name, 'stride', options.stride ?? 1, 1),
+      padding: pair(name, 'padding', options.padding ?? 0, 0),
+    }
+    const shape = [outChannels, inChannels, ...window.kernelSize]
+    super(() => native.conv2DSpec(inChannels, outChannels, window), shape, options)
+    this.inChannels = inChannels
+    this.outChannels = outChannels
+    this.kernelSize = window.kernelSize
+    this.stride = window.stride
+    this.padding = window.padding
+  }
+
+  protected override run(x: Tensor, bias: number, record: boolean): number[] {
+    return native.conv2DForward(this.spec.id, x.id, this.stepMode === 'm', this.weight.id, bias, record)
+  }
+
+  protected override runBackward(saved: number, dy: number): number[] {
+    return native.conv2DBackward(saved, dy)
+  }
+}

@@ -1,0 +1,68 @@
+import { finiteNumber } from '../../layers/arguments.js'
+import { native } from '../../native.js'
+import type { Parameter } from '../../tensor.js'
+import { handles, type Moved, Optimizer, type OptimizerOptions } from './optimizer.js'
+
+export interface AdamOptions extends OptimizerOptions {
+  /** Decay of the two moments. Default `[0.9, 0.999]`. */
+  betas?: readonly [number, number]
+  /** Added to the denominator. Default 1e-8. */
+  eps?: number
+}
+
+/** Adam as `torch.optim.Adam`; `lr` is 1e-3 and `weightDecay` 0 unless given. */
+export class Adam extends Optimizer {
+  readonly betas: readonly [number, number]
+  readonly eps: number
+  readonly weightDecay: number
+
+  constructor(parameters: Iterable<Parameter>, options: AdamOptions = {}) {
+    super(parameters, options.lr ?? 1e-3)
+    const name = this.constructor.name
+    const [beta1, beta2] = options.betas ?? [0.9, 0.999]
+    this.betas = [finiteNumber(name, 'betas', beta1, 0), finiteNumber(name, 'betas', beta2, 0)]
+    this.eps = finiteNumber(name, 'eps', options.eps ?? 1e-8, 0)
+    this.weightDecay = finiteNumber(name, 'weightDecay', options.weightDecay ?? this.defaultWeightDecay, 0)
+    native.checkAdam(this.#config())
+  }
+
+  /** Whether weight decay acts on the parameter and not on the gradient. */
+  protected get isDecoupled(): boolean {
+    return false
+  }
+
+  protected get defaultWeightDecay(): number {
+    return 0
+  }
+
+  #config() {
+    const { lr, betas, eps, weightDecay } = this
+    return { lr, beta1: betas[0], beta2: betas[1], eps, weightDecay, decoupled: this.isDecoupled }
+  }
+
+  protected override get bufferNames(): readonly string[] {
+    return ['exp_avg', 'exp_avg_sq']
+  }
+
+  protected override move(moved: readonly Moved[]): void {
+    native.adamStep(
+      this.#config(),
+      handles(moved, ({ parameter }) => parameter),
+      handles(moved, ({ grad }) => grad),
+      handles(moved, ({ slot }) => slot.buffers[0]),
+      handles(moved, ({ slot }) => slot.buffers[1]),
+      moved.map(({ slot }) => slot.steps + 1),
+    )
+  }
+}
+
+/** Adam with decoupled weight decay as `torch.optim.AdamW`; `lr` is 1e-3 and `weightDecay` 0.01 unless given. */
+export class AdamW extends Adam {
+  protected override get isDecoupled(): boolean {
+    return true
+  }
+
+  protected override get defaultWeightDecay(): number {
+    return 0.01
+  }
+}

@@ -1,0 +1,50 @@
+import { finiteNumber } from '../../layers/arguments.js'
+import { native } from '../../native.js'
+import type { Parameter } from '../../tensor.js'
+import { handles, type Moved, Optimizer, type OptimizerOptions } from './optimizer.js'
+
+export interface SGDOptions extends OptimizerOptions {
+  /** Default 0. */
+  momentum?: number
+  /** Default 0. */
+  dampening?: number
+  /** Default false. */
+  nesterov?: boolean
+}
+
+/** Stochastic gradient descent as `torch.optim.SGD`; `lr` is 1e-3 unless given. */
+export class SGD extends Optimizer {
+  readonly momentum: number
+  readonly dampening: number
+  readonly weightDecay: number
+  readonly nesterov: boolean
+
+  constructor(parameters: Iterable<Parameter>, options: SGDOptions = {}) {
+    super(parameters, options.lr ?? 1e-3)
+    const name = this.constructor.name
+    this.momentum = finiteNumber(name, 'momentum', options.momentum ?? 0, 0)
+    this.dampening = finiteNumber(name, 'dampening', options.dampening ?? 0)
+    this.weightDecay = finiteNumber(name, 'weightDecay', options.weightDecay ?? 0, 0)
+    this.nesterov = options.nesterov ?? false
+    native.checkSgd(this.#config())
+  }
+
+  #config() {
+    const { lr, momentum, dampening, weightDecay, nesterov } = this
+    return { lr, momentum, dampening, weightDecay, nesterov }
+  }
+
+  protected override get bufferNames(): readonly string[] {
+    return this.momentum > 0 ? ['momentum_buffer'] : []
+  }
+
+  protected override move(moved: readonly Moved[]): void {
+    native.sgdStep(
+      this.#config(),
+      handles(moved, ({ parameter }) => parameter),
+      handles(moved, ({ grad }) => grad),
+      handles(moved, ({ slot }) => slot.buffers[0]),
+      moved.map(({ slot }) => slot.steps === 0),
+    )
+  }
+}

@@ -1,0 +1,101 @@
+import { type Checkpoint, combined } from '../checkpoint.js'
+import { Handle } from '../handle.js'
+import { Module, type StepMode } from '../module.js'
+import { native } from '../native.js'
+import { Tape } from '../tape.js'
+import { Tensor } from '../tensor.js'
+import { type Pair, pair } from './window.js'
+
+export interface PoolOptions {
+  /** Default: the kernel's size. */
+  stride?: Pair
+  /** At most half the kernel's size. Default 0. */
+  padding?: Pair
+  /** Default `'s'`. */
+  stepMode?: StepMode
+}
+
+/** Pooling of `[N, C, H, W]`; in step mode `'m'` of `[T, N, C, H, W]`. */
+abstract class Pool2d extends Module {
+  readonly kernelSize: readonly [number, number]
+  readonly stride: readonly [number, number]
+  readonly padding: readonly [number, number]
+  protected readonly spec: Handle
+  readonly #tape = new Tape<{ saved: Handle }>()
+
+  constructor(kernelSize: Pair, options: PoolOptions = {}) {
+    super()
+    const name = this.constructor.name
+    const window = {
+      kernelSize: pair(name, 'kernelSize', kernelSize, 1),
+      stride: pair(name, 'stride', options.stride ?? kernelSize, 1),
+      padding: pair(name, 'padding', options.padding ?? 0, 0),
+    }
+    this.stepMode = options.stepMode ?? 's'
+    this.spec = new Handle(this.naming(() => native.pool2DSpec(window)))
+    this.kernelSize = window.kernelSize
+    this.stride = window.stride
+    this.padding = window.padding
+  }
+
+  /** Native forward: `[y, saved]`. */
+  protected abstract run(x: Tensor, record: boolean): number[]
+
+  /** Native backward: dx. */
+  protected abstract runBackward(saved: number, dy: number): number
+
+  override get pendingForwards(): number {
+    return this.#tape.length
+  }
+
+  protected override computeForward(x: Tensor, record: boolean): Tensor {
+    const [y, saved] = this.run(x, record) as [number, number]
+    if (saved !== 0) this.#tape.push({ saved: new Handle(saved) })
+    return new Tensor(y)
+  }
+
+  protected override computeBackward(dy: Tensor): Tensor {
+    const dx = this.runBackward(this.#tape.latest().saved.id, dy.id)
+    this.#tape.pop()
+    return new Tensor(dx)
+  }
+
+  /** Pending forwards are dropped. */
+  override reset(): void {
+    this.#tape.clear()
+  }
+
+  override checkpoint(): Checkpoint {
+    return combined(super.checkpoint(), this.#tape.checkpoint())
+  }
+
+  override dispose(): void {
+    super.dispose()
+    this.spec.dispose()
+  }
+}
+
+/** Mean of each window, padding (zeros) included, as in PyTorch. */
+export class AvgPool2d extends Pool2d {
+  protected override run(x: Tensor, record: boolean): number[] {
+    return native.avgPool2DForward(this.spec.id, x.id, this.stepMode === 'm', record)
+  }
+
+  protected override runBackward(saved: number, dy: number): number {
+    return native.avgPool2DBackward(saved, dy)
+  }
+}
+
+/**
+ * Largest value of each window, padding left out. The gradient goes to the first of equal values; a NaN wins. As in
+ * PyTorch.
+ */
+export class MaxPool2d extends Pool2d {
+  protected override run(x: Tensor, record: boolean): number[] {
+    return native.maxPool2DForward(this.spec.id, x.id, this.stepMode === 'm', record)
+  }
+
+  protected override runBackward(saved: number, dy: number): number {
+    return native.maxPool2DBackward(saved, dy)
+  }
+}

@@ -1,0 +1,93 @@
+/** What convolution and the fully connected layer share: weight, bias, initialisation and the tape. */
+import { type Checkpoint, combined } from '../checkpoint.js'
+import { type Device, parseDevice } from '../device.js'
+import { type DType, expectFloatDType, parameterDType } from '../dtype.js'
+import { Handle } from '../handle.js'
+import { Module, type StepMode } from '../module.js'
+import { native } from '../native.js'
+import { Tape } from '../tape.js'
+import { Parameter, Tensor } from '../tensor.js'
+
+export interface WeightedLayerOptions {
+  /** Whether the layer adds a learned bias. Default true. */
+  bias?: boolean
+  /** Default `'s'`. */
+  stepMode?: StepMode
+  /** Dtype of the inputs. Parameters are float32 beside half types. Default `'float32'`. */
+  dtype?: DType
+  device?: Device
+}
+
+/**
+ * A recorded forward keeps its input (shared) and a copy of the weight, so backward is right even where the weight
+ * has been changed in between.
+ */
+export abstract class WeightedLayer extends Module {
+  readonly weight: Parameter
+  readonly bias: Parameter | null
+  protected readonly spec: Handle
+  readonly #fanIn: number
+  readonly #tape = new Tape<{ saved: Handle }>()
+
+  /** Takes over the handle of a specification; `shape` is the weight's, outputs first. */
+  protected constructor(spec: () => number, shape: readonly number[], options: WeightedLayerOptions) {
+    super()
+    this.stepMode = options.stepMode ?? 's'
+    const dtype = parameterDType(expectFloatDType(options.dtype ?? 'float32'))
+    parseDevice(options.device ?? 'cpu')
+    this.spec = new Handle(this.naming(spec))
+    this.#fanIn = shape.slice(1).reduce((product, extent) => product * extent, 1)
+    this.weight = this.registerParameter('weight', new Parameter(native.tensorFull([...shape], 0, dtype)))
+    this.bias =
+      (options.bias ?? true)
+        ? this.registerParameter('bias', new Parameter(native.tensorFull(shape.slice(0, 1), 0, dtype)))
+        : null
+    this.resetParameters()
+  }
+
+  /** Native forward: `[y, saved]`. */
+  protected abstract run(x: Tensor, bias: number, record: boolean): number[]
+
+  /** Native backward: `[dx, dweight, dbias]`. */
+  protected abstract runBackward(saved: number, dy: number): number[]
+
+  override get pendingForwards(): number {
+    return this.#tape.length
+  }
+
+  protected override computeForward(x: Tensor, record: boolean): Tensor {
+    const [y, saved] = this.run(x, this.bias?.id ?? 0, record) as [number, number]
+    if (saved !== 0) this.#tape.push({ saved: new Handle(saved) })
+    return new Tensor(y)
+  }
+
+  protected override computeBackward(dy: Tensor): Tensor {
+    const { saved } = this.#tape.latest()
+    const [dx, weight, bias] = this.runBackward(saved.id, dy.id) as [number, number, number]
+    this.#tape.pop()
+    this.weight.accumulate(weight)
+    if (bias !== 0) this.bias?.accumulate(bias)
+    return new Tensor(dx)
+  }
+
+  /** Draws weight and bias anew as PyTorch does: both from U(±1/√fan_in). */
+  resetParameters(): void {
+    const bound = 1 / Math.sqrt(this.#fanIn)
+    native.tensorUniform(this.weight.id, -bound, bound)
+    if (this.bias) native.tensorUniform(this.bias.id, -bound, bound)
+  }
+
+  /** Pending forwards are dropped. */
+  override reset(): void {
+    this.#tape.clear()
+  }
+
+  override checkpoint(): Checkpoint {
+    return combined(super.checkpoint(), this.#tape.checkpoint())
+  }
+
+  override dispose(): void {
+    super.dispose()
+    this.spec.dispose()
+  }
+}
