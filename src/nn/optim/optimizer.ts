@@ -67,7 +67,12 @@ export abstract class Optimizer {
       const { grad } = parameter
       if (grad === null || grad.isDisposed) continue
       const slot = this.#slots[index] as Slot
-      moved.push({ index, parameter, grad, slot: { steps: slot.steps, buffers: this.#buffers(slot, parameter) } })
+      moved.push({
+        index,
+        parameter,
+        grad,
+        slot: { steps: slot.steps, buffers: this.#buffers(slot, parameter) },
+      })
     }
     if (moved.length === 0) return
     try {
