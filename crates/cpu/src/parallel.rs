@@ -94,12 +94,6 @@ macro_rules! vectorized {
 }
 pub(crate) use vectorized;
 
-/// Runs `f` compiled for the best instruction set of this processor.
-#[inline(always)]
-pub fn vectorize<R>(f: impl FnOnce() -> R) -> R {
-    arch().dispatch(f)
-}
-
 pub fn arch() -> pulp::Arch {
     *ARCH.get_or_init(pulp::Arch::new)
 }

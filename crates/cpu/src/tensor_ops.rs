@@ -4,9 +4,13 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 use spikenorm_core::{DType, Result};
 
+use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::{Element, with_float};
-use crate::parallel::vectorized;
+use crate::parallel::{for_each, vectorized};
+
+/// Values of a task of an element-wise sum.
+const TASK_VALUES: usize = 1 << 15;
 
 /// Any element, convertible through float64 with a single rounding.
 trait Scalar: Pod {
@@ -159,9 +163,25 @@ pub fn accumulate(target: &CpuTensor, source: &CpuTensor) -> Result<()> {
 
 /// `a + b`, equal dtypes and shapes.
 pub fn add(a: &CpuTensor, b: &CpuTensor) -> Result<CpuTensor> {
-    let sum = copy_of(a)?;
-    accumulate(&sum, b)?;
-    Ok(sum)
+    let len = a.len();
+    let mut out = HostMemory::take(a.bytes())?;
+    let (left, right) = (a.memory.read()?, b.memory.read()?);
+    with_float!(a.dtype, E => {
+        let sums = out.as_mut_slice::<E>()[..len].chunks_mut(TASK_VALUES);
+        let left = left.slice::<E>(a.offset, len).chunks(TASK_VALUES);
+        let right = right.slice::<E>(b.offset, len).chunks(TASK_VALUES);
+        let tasks: Vec<_> = sums.zip(left.zip(right)).collect();
+        for_each(3 * a.bytes(), tasks, |(sum, (a, b))| add_into(sum, a, b))?;
+    });
+    Ok(CpuTensor::new(out, &a.shape, a.dtype))
+}
+
+vectorized! {
+    fn add_into<'a, E: Element>(sum: &'a mut [E], a: &'a [E], b: &'a [E]) {
+        for (sum, (a, b)) in sum.iter_mut().zip(a.iter().zip(b)) {
+            *sum = E::store(a.load() + b.load());
+        }
+    }
 }
 
 vectorized! {

@@ -10,7 +10,7 @@ use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::{Element, Real};
 use crate::matmul::{Matrix, multiply};
-use crate::parallel::{SERIAL_BYTES, for_each, vectorize};
+use crate::parallel::{SERIAL_BYTES, for_each, vectorized};
 use crate::tensor_ops::{copy_of, write_f64};
 
 /// Groups of samples, each one task.
@@ -93,56 +93,91 @@ impl Tile {
         let start = plane * frames.output_plane() + self.row * width;
         start..start + self.rows * width
     }
+}
 
+vectorized! {
     /// Writes the tile's columns of the input `[samples, C, H, W]`.
-    #[inline(always)]
-    fn unfold<E: Element>(
-        self,
+    fn unfold_tile<'a, E: Element>(
+        tile: Tile,
         frames: Frames,
-        unfold: &Unfold,
-        x: &[E],
-        padded: &mut [E::Acc],
-        columns: &mut [E::Acc],
+        unfold: &'a Unfold,
+        x: &'a [E],
+        padded: &'a mut [E::Acc],
+        columns: &'a mut [E::Acc],
     ) {
         let sample_len = frames.channels * frames.input_plane();
-        for index in 0..self.samples {
-            if self.row == 0 {
-                unfold.pad(&x[(self.sample + index) * sample_len..][..sample_len], padded);
+        for index in 0..tile.samples {
+            if tile.row == 0 {
+                unfold.pad(&x[(tile.sample + index) * sample_len..][..sample_len], padded);
             }
-            unfold.unfold(padded, columns, self.block(frames, index));
+            unfold.unfold(padded, columns, tile.block(frames, index));
         }
     }
+}
 
-    /// Rounds the tile's product `[O, columns]` plus bias into the output.
-    #[inline(always)]
-    fn scatter<E: Element>(
-        self,
+vectorized! {
+    /// Adds the tile's columns up to the input's gradient, and rounds each sample that is complete.
+    fn fold_tile<'a, E: Element>(
+        tile: Tile,
         frames: Frames,
-        channels: usize,
-        product: &[E::Acc],
-        bias: Option<&[E::Acc]>,
-        y: &mut [E],
+        unfold: &'a Unfold,
+        columns: &'a [E::Acc],
+        folded: &'a mut [E::Acc],
+        dx: &'a mut [E],
     ) {
-        let run = self.rows * frames.output[1];
-        for (row, values) in product.chunks_exact(run).enumerate() {
-            let (channel, index) = (row / self.samples, row % self.samples);
-            let target = &mut y[self.range(frames, channels, index, channel)];
+        let sample_len = frames.channels * frames.input_plane();
+        for index in 0..tile.samples {
+            if tile.row == 0 {
+                folded.fill(E::Acc::default());
+            }
+            unfold.fold(columns, folded, tile.block(frames, index));
+            if tile.row + tile.rows == frames.output[0] {
+                unfold.crop(folded, &mut dx[(tile.sample + index) * sample_len..][..sample_len]);
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// Rounds the tile's product `[O, columns]` plus bias into the output.
+    fn scatter_tile<'a, E: Element>(
+        tile: Tile,
+        frames: Frames,
+        product: &'a [E::Acc],
+        bias: Option<&'a [E::Acc]>,
+        y: &'a mut [E],
+    ) {
+        let channels = product.len() / tile.columns(frames);
+        for (row, values) in product.chunks_exact(tile.rows * frames.output[1]).enumerate() {
+            let (channel, index) = (row / tile.samples, row % tile.samples);
+            let target = &mut y[tile.range(frames, channels, index, channel)];
             let bias = bias.map_or(E::Acc::default(), |bias| bias[channel]);
             for (target, value) in target.iter_mut().zip(values) {
                 *target = E::store(*value + bias);
             }
         }
     }
+}
 
-    /// The tile of an output's gradient as a matrix `[O, columns]`.
-    #[inline(always)]
-    fn gather<E: Element>(self, frames: Frames, channels: usize, dy: &[E], matrix: &mut [E::Acc]) {
-        let run = self.rows * frames.output[1];
-        for (row, values) in matrix.chunks_exact_mut(run).enumerate() {
-            let (channel, index) = (row / self.samples, row % self.samples);
-            for (value, source) in values.iter_mut().zip(&dy[self.range(frames, channels, index, channel)]) {
+vectorized! {
+    /// The tile of an output's gradient as a matrix `[O, columns]`; its row sums are added to `db`.
+    fn gather_tile<'a, E: Element>(
+        tile: Tile,
+        frames: Frames,
+        dy: &'a [E],
+        matrix: &'a mut [E::Acc],
+        db: &'a mut [f64],
+    ) {
+        let width = tile.columns(frames);
+        let channels = matrix.len() / width;
+        for (row, values) in matrix.chunks_exact_mut(tile.rows * frames.output[1]).enumerate() {
+            let (channel, index) = (row / tile.samples, row % tile.samples);
+            for (value, source) in values.iter_mut().zip(&dy[tile.range(frames, channels, index, channel)]) {
                 *value = source.load();
             }
+        }
+        for (db, row) in db.iter_mut().zip(matrix.chunks_exact(width)) {
+            *db += sum(row);
         }
     }
 }
@@ -176,14 +211,14 @@ pub fn forward<E: Element>(
             let width = tile.columns(frames);
             let columns = &mut columns[..unfold.rows() * width];
             let product = &mut product[..spec.out_channels * width];
-            vectorize(|| tile.unfold(frames, &unfold, x, padded, columns));
+            unfold_tile(tile, frames, &unfold, x, padded, columns);
             multiply(
                 product,
                 Matrix::new(weight, spec.out_channels, unfold.rows()),
                 Matrix::new(columns, unfold.rows(), width),
                 false,
             );
-            vectorize(|| tile.scatter(frames, spec.out_channels, product, bias, y));
+            scatter_tile(tile, frames, product, bias, y);
         }
         Ok(())
     })?
@@ -243,30 +278,15 @@ pub fn backward<E: Element>(
             let width = tile.columns(frames);
             let columns = &mut columns[..fan_in * width];
             let gathered = &mut gathered[..out_channels * width];
-            vectorize(|| {
-                tile.unfold(frames, &unfold, x, padded, columns);
-                tile.gather(frames, out_channels, dy, gathered);
-                for (db, row) in db.iter_mut().zip(gathered.chunks_exact(width)) {
-                    *db += sum(row);
-                }
-            });
+            unfold_tile(tile, frames, &unfold, x, padded, columns);
+            gather_tile(tile, frames, dy, gathered, &mut db);
             let gathered = Matrix::new(gathered, out_channels, width);
             multiply(&mut dw, gathered, Matrix::new(columns, fan_in, width).transposed(), true);
             if dx.is_empty() {
                 continue;
             }
             multiply(columns, Matrix::new(weight, out_channels, fan_in).transposed(), gathered, false);
-            vectorize(|| {
-                for index in 0..tile.samples {
-                    if tile.row == 0 {
-                        folded.fill(E::Acc::default());
-                    }
-                    unfold.fold(columns, folded, tile.block(frames, index));
-                    if tile.row + tile.rows == frames.output[0] {
-                        unfold.crop(folded, &mut dx[(tile.sample + index) * inputs..][..inputs]);
-                    }
-                }
-            });
+            fold_tile(tile, frames, &unfold, columns, folded, dx);
         }
         Ok((dw, db))
     })?

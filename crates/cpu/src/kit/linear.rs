@@ -4,12 +4,12 @@
 use spikenorm_core::Result;
 use spikenorm_core::kit::{LayerGrads, LayerOutput, LinearForward, LinearSaved};
 
-use super::scratch::{Widened, rounded, sum};
+use super::scratch::{Widened, rounded, row_sum};
 use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::{Element, Real};
 use crate::matmul::{Matrix, multiply};
-use crate::parallel::{SERIAL_BYTES, for_each, vectorize};
+use crate::parallel::{SERIAL_BYTES, for_each, vectorized};
 use crate::tensor_ops::{copy_of, write_f64};
 
 /// Rows of a task of forward or dx.
@@ -46,7 +46,7 @@ pub fn forward<E: Element>(
             rounded(y, |y| {
                 multiply(y, Matrix::new(x, rows, inputs), weight, false);
                 if let Some(bias) = bias {
-                    vectorize(|| add_to_rows(y, bias));
+                    add_to_rows(y, bias);
                 }
             })
         })?
@@ -69,11 +69,12 @@ pub fn forward<E: Element>(
     Ok(LayerOutput { y, saved })
 }
 
-#[inline(always)]
-fn add_to_rows<A: Real>(matrix: &mut [A], row: &[A]) {
-    for values in matrix.chunks_exact_mut(row.len()) {
-        for (value, add) in values.iter_mut().zip(row) {
-            *value += *add;
+vectorized! {
+    fn add_to_rows<'a, A: Real>(matrix: &'a mut [A], row: &'a [A]) {
+        for values in matrix.chunks_exact_mut(row.len()) {
+            for (value, add) in values.iter_mut().zip(row) {
+                *value += *add;
+            }
         }
     }
 }
@@ -109,7 +110,7 @@ pub fn backward<E: Element>(
                     }
                 }
                 multiply(dw, Matrix::new(&transposed, count, rows), Matrix::new(x, rows, inputs), false);
-                let sums = transposed.chunks_exact(rows.max(1)).map(|row| vectorize(|| sum(row)));
+                let sums = transposed.chunks_exact(rows.max(1)).map(row_sum);
                 // Without rows there is nothing to chunk, and every sum is zero.
                 sums.chain(std::iter::repeat(0.0)).take(count).collect::<Vec<f64>>()
             })

@@ -9,7 +9,7 @@ use spikenorm_core::kit::{
 use crate::HostMemory;
 use crate::backend::CpuTensor;
 use crate::element::{Element, Real};
-use crate::parallel::{for_each, vectorize};
+use crate::parallel::{for_each, vectorized};
 
 /// Neurons of a task.
 const STRIP: usize = 2048;
@@ -52,15 +52,13 @@ pub fn forward<E: Element>(call: &NeuronForward<'_, HostMemory>) -> Result<Neuro
     let tasks: Vec<_> =
         spikes.into_iter().zip(vs).map(|(spikes, v)| (spikes, v, hs.next().unwrap_or_default())).collect();
     for_each(2 * size_of_val(x), tasks.into_iter().enumerate().collect(), |(strip, (mut ys, v, mut hs))| {
-        vectorize(|| {
-            match initial {
-                Some(initial) => v.copy_from_slice(piece(initial, grid, 0, strip, v.len())),
-                None => v.fill(E::Acc::from_f64(spec.initial_voltage())),
-            }
-            for (t, y) in ys.iter_mut().enumerate() {
-                step(spec, piece(x, grid, t, strip, y.len()), v, y, hs.get_mut(t).map(|h| &mut **h));
-            }
-        });
+        match initial {
+            Some(initial) => v.copy_from_slice(piece(initial, grid, 0, strip, v.len())),
+            None => v.fill(E::Acc::from_f64(spec.initial_voltage())),
+        }
+        for (t, y) in ys.iter_mut().enumerate() {
+            step(spec, piece(x, grid, t, strip, y.len()), v, y, hs.get_mut(t).map(|h| &mut **h));
+        }
     })?;
 
     let saved = call.record.then(|| NeuronSaved {
@@ -78,44 +76,45 @@ pub fn forward<E: Element>(call: &NeuronForward<'_, HostMemory>) -> Result<Neuro
     })
 }
 
-/// One time step of a strip: charge, fire, reset.
-#[inline(always)]
-fn step<E: Element>(
-    spec: &NeuronSpec,
-    x: &[E],
-    v: &mut [E::Acc],
-    spikes: &mut [E],
-    saved: Option<&mut [E::Acc]>,
-) {
-    let rest = E::Acc::from_f64(spec.initial_voltage());
-    // SpikingJelly's order of operations, so that a voltage at the threshold falls on the same side.
-    match spec.charge {
-        Charge::Integrate => charge(x, v, |v, x| v + x),
-        Charge::Leaky { tau, decay_input: true } => {
-            let tau = E::Acc::from_f64(tau);
-            charge(x, v, |v, x| v + (x - (v - rest)) / tau);
+vectorized! {
+    /// One time step of a strip: charge, fire, reset.
+    fn step<'a, E: Element>(
+        spec: &'a NeuronSpec,
+        x: &'a [E],
+        v: &'a mut [E::Acc],
+        spikes: &'a mut [E],
+        saved: Option<&'a mut [E::Acc]>,
+    ) {
+        let rest = E::Acc::from_f64(spec.initial_voltage());
+        // SpikingJelly's order of operations, so that a voltage at the threshold falls on the same side.
+        match spec.charge {
+            Charge::Integrate => charge(x, v, |v, x| v + x),
+            Charge::Leaky { tau, decay_input: true } => {
+                let tau = E::Acc::from_f64(tau);
+                charge(x, v, |v, x| v + (x - (v - rest)) / tau);
+            }
+            Charge::Leaky { tau, decay_input: false } => {
+                let tau = E::Acc::from_f64(tau);
+                charge(x, v, |v, x| v - (v - rest) / tau + x);
+            }
         }
-        Charge::Leaky { tau, decay_input: false } => {
-            let tau = E::Acc::from_f64(tau);
-            charge(x, v, |v, x| v - (v - rest) / tau + x);
+        if let Some(saved) = saved {
+            saved.copy_from_slice(v);
         }
-    }
-    if let Some(saved) = saved {
-        saved.copy_from_slice(v);
-    }
-    let threshold = E::Acc::from_f64(spec.v_threshold);
-    let (zero, one) = (E::store(E::Acc::default()), E::store(E::Acc::from_f64(1.0)));
-    if spec.v_reset.is_some() {
-        for (v, spike) in v.iter_mut().zip(spikes) {
-            let fires = *v >= threshold;
-            *spike = if fires { one } else { zero };
-            *v = if fires { rest } else { *v };
-        }
-    } else {
-        for (v, spike) in v.iter_mut().zip(spikes) {
-            let fires = *v >= threshold;
-            *spike = if fires { one } else { zero };
-            *v = if fires { *v - threshold } else { *v };
+        let threshold = E::Acc::from_f64(spec.v_threshold);
+        let (zero, one) = (E::store(E::Acc::default()), E::store(E::Acc::from_f64(1.0)));
+        if spec.v_reset.is_some() {
+            for (v, spike) in v.iter_mut().zip(spikes) {
+                let fires = *v >= threshold;
+                *spike = if fires { one } else { zero };
+                *v = if fires { rest } else { *v };
+            }
+        } else {
+            for (v, spike) in v.iter_mut().zip(spikes) {
+                let fires = *v >= threshold;
+                *spike = if fires { one } else { zero };
+                *v = if fires { *v - threshold } else { *v };
+            }
         }
     }
 }
@@ -148,17 +147,15 @@ pub fn backward<E: Element>(
     let carries = state.as_mut_slice::<E::Acc>()[..grid.neurons].chunks_mut(STRIP);
     let tasks: Vec<_> = dxs.into_iter().zip(carries).enumerate().collect();
     for_each(3 * size_of_val(gradient), tasks, |(strip, (mut dxs, carry))| {
-        vectorize(|| {
-            match carried {
-                Some(carried) => carry.copy_from_slice(piece(carried, grid, 0, strip, carry.len())),
-                None => carry.fill(E::Acc::default()),
-            }
-            for (t, dx) in dxs.iter_mut().enumerate().rev() {
-                let len = dx.len();
-                let h = piece(voltages, grid, t, strip, len);
-                step_backward(spec, h, piece(gradient, grid, t, strip, len), carry, dx);
-            }
-        });
+        match carried {
+            Some(carried) => carry.copy_from_slice(piece(carried, grid, 0, strip, carry.len())),
+            None => carry.fill(E::Acc::default()),
+        }
+        for (t, dx) in dxs.iter_mut().enumerate().rev() {
+            let len = dx.len();
+            let h = piece(voltages, grid, t, strip, len);
+            step_backward(spec, h, piece(gradient, grid, t, strip, len), carry, dx);
+        }
     })?;
     Ok(NeuronGrads {
         dx: CpuTensor::new(out, &saved.input_shape, E::DTYPE),
@@ -166,27 +163,28 @@ pub fn backward<E: Element>(
     })
 }
 
-#[inline(always)]
-fn step_backward<E: Element>(spec: &NeuronSpec, h: &[E::Acc], dy: &[E], carry: &mut [E::Acc], dx: &mut [E]) {
-    let one = E::Acc::from_f64(1.0);
-    match spec.surrogate {
-        Surrogate::Atan { alpha } => {
-            let slope = E::Acc::from_f64(std::f64::consts::FRAC_PI_2 * alpha);
-            let height = E::Acc::from_f64(alpha / 2.0);
-            step_backward_with(spec, h, dy, carry, dx, |z| {
-                let scaled = slope * z;
-                height / (one + scaled * scaled)
-            });
-        }
-        Surrogate::Sigmoid { alpha } => {
-            let alpha = E::Acc::from_f64(alpha);
-            step_backward_with(spec, h, dy, carry, dx, |z| {
-                // σ(a)·(1 − σ(a)) is even in a; e^−|a| cannot overflow.
-                let scaled = alpha * z;
-                let e = if scaled > E::Acc::default() { -scaled } else { scaled }.exp_of_negative();
-                let whole = one + e;
-                alpha * e / (whole * whole)
-            });
+vectorized! {
+    fn step_backward<'a, E: Element>(spec: &'a NeuronSpec, h: &'a [E::Acc], dy: &'a [E], carry: &'a mut [E::Acc], dx: &'a mut [E]) {
+        let one = E::Acc::from_f64(1.0);
+        match spec.surrogate {
+            Surrogate::Atan { alpha } => {
+                let slope = E::Acc::from_f64(std::f64::consts::FRAC_PI_2 * alpha);
+                let height = E::Acc::from_f64(alpha / 2.0);
+                step_backward_with(spec, h, dy, carry, dx, |z| {
+                    let scaled = slope * z;
+                    height / (one + scaled * scaled)
+                });
+            }
+            Surrogate::Sigmoid { alpha } => {
+                let alpha = E::Acc::from_f64(alpha);
+                step_backward_with(spec, h, dy, carry, dx, |z| {
+                    // σ(a)·(1 − σ(a)) is even in a; e^−|a| cannot overflow.
+                    let scaled = alpha * z;
+                    let e = if scaled > E::Acc::default() { -scaled } else { scaled }.exp_of_negative();
+                    let whole = one + e;
+                    alpha * e / (whole * whole)
+                });
+            }
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Optimiser steps on the CPU: one sweep over a parameter, its gradient and its moments.
 
 use spikenorm_core::Result;
-use spikenorm_core::kit::{AdamStep, SgdStep};
+use spikenorm_core::kit::{AdamSpec, AdamStep, SgdSpec, SgdStep};
 
 use crate::HostMemory;
 use crate::element::Real;
-use crate::parallel::{for_each, vectorize};
+use crate::parallel::{for_each, vectorized};
 
 /// Values of a task.
 const TASK_VALUES: usize = 1 << 15;
@@ -20,34 +20,13 @@ pub fn sgd<A: Real>(call: &SgdStep<'_, HostMemory>) -> Result<()> {
     let offset = call.momentum.map_or(0, |momentum| momentum.offset);
     let mut buffers = momentum.as_mut().map(|memory| memory.slice::<A>(offset, len).chunks_mut(TASK_VALUES));
 
-    let spec = call.spec;
-    let [lr, decay] = [spec.lr, spec.weight_decay].map(A::from_f64);
-    let (keep, take) = if call.first { (0.0, 1.0) } else { (spec.momentum, 1.0 - spec.dampening) };
-    let [keep, take, momentum] = [keep, take, spec.momentum].map(A::from_f64);
     let tasks: Vec<_> = parameter
         .chunks_mut(TASK_VALUES)
         .zip(grad.chunks(TASK_VALUES))
         .map(|(parameter, grad)| (parameter, grad, buffers.as_mut().and_then(Iterator::next)))
         .collect();
     for_each(3 * size_of_val(grad), tasks, |(parameter, grad, buffer)| {
-        vectorize(|| match buffer {
-            None => {
-                for (p, g) in parameter.iter_mut().zip(grad) {
-                    *p -= lr * (*g + decay * *p);
-                }
-            }
-            Some(buffer) => {
-                if call.first {
-                    // Unspecified contents may be NaN, which a factor of zero would keep.
-                    buffer.fill(A::default());
-                }
-                for ((p, g), b) in parameter.iter_mut().zip(grad).zip(buffer) {
-                    let g = *g + decay * *p;
-                    *b = keep * *b + take * g;
-                    *p -= lr * if spec.nesterov { g + momentum * *b } else { *b };
-                }
-            }
-        });
+        sgd_update(call.spec, call.first, parameter, grad, buffer);
     })?;
     Ok(())
 }
@@ -63,24 +42,66 @@ pub fn adam<A: Real>(call: &AdamStep<'_, HostMemory>) -> Result<()> {
     let mut parameter = call.parameter.memory.write()?;
     let parameter = parameter.slice::<A>(call.parameter.offset, len).chunks_mut(TASK_VALUES);
 
-    let spec = call.spec;
-    let [beta1, beta2] = spec.betas;
-    let correction = |beta: f64| 1.0 - beta.powf(call.step as f64);
-    let [into_grad, shrink] =
-        if spec.decoupled { [0.0, 1.0 - spec.lr * spec.weight_decay] } else { [spec.weight_decay, 1.0] }
-            .map(A::from_f64);
-    let [step_size, root] = [spec.lr / correction(beta1), correction(beta2).sqrt()].map(A::from_f64);
-    let [fresh1, keep2, fresh2, eps] = [1.0 - beta1, beta2, 1.0 - beta2, spec.eps].map(A::from_f64);
     let tasks: Vec<_> = parameter.zip(grad.chunks(TASK_VALUES)).zip(first.zip(second)).collect();
     for_each(4 * size_of_val(grad), tasks, |((parameter, grad), (first, second))| {
-        vectorize(|| {
-            for (((p, g), m), v) in parameter.iter_mut().zip(grad).zip(first).zip(second) {
-                let g = *g + into_grad * *p;
-                *m += fresh1 * (g - *m);
-                *v = keep2 * *v + fresh2 * g * g;
-                *p = shrink * *p - step_size * *m / (v.sqrt() / root + eps);
-            }
-        });
+        adam_update(call.spec, call.step, parameter, grad, first, second);
     })?;
     Ok(())
+}
+
+vectorized! {
+    fn sgd_update<'a, A: Real>(
+        spec: SgdSpec,
+        is_first: bool,
+        parameter: &'a mut [A],
+        grad: &'a [A],
+        buffer: Option<&'a mut [A]>,
+    ) {
+        let [lr, decay] = [spec.lr, spec.weight_decay].map(A::from_f64);
+        let Some(buffer) = buffer else {
+            for (p, g) in parameter.iter_mut().zip(grad) {
+                *p -= lr * (*g + decay * *p);
+            }
+            return;
+        };
+        if is_first {
+            // Unspecified contents may be NaN, which a factor of zero would keep.
+            buffer.fill(A::default());
+        }
+        let (keep, take) = if is_first { (0.0, 1.0) } else { (spec.momentum, 1.0 - spec.dampening) };
+        let [keep, take, momentum] = [keep, take, spec.momentum].map(A::from_f64);
+        for ((p, g), b) in parameter.iter_mut().zip(grad).zip(buffer) {
+            let g = *g + decay * *p;
+            *b = keep * *b + take * g;
+            *p -= lr * if spec.nesterov { g + momentum * *b } else { *b };
+        }
+    }
+}
+
+vectorized! {
+    fn adam_update<'a, A: Real>(
+        spec: AdamSpec,
+        step: u64,
+        parameter: &'a mut [A],
+        grad: &'a [A],
+        first: &'a mut [A],
+        second: &'a mut [A],
+    ) {
+        let [beta1, beta2] = spec.betas;
+        let correction = |beta: f64| 1.0 - beta.powf(step as f64);
+        let [into_grad, shrink] = if spec.decoupled {
+            [0.0, 1.0 - spec.lr * spec.weight_decay]
+        } else {
+            [spec.weight_decay, 1.0]
+        }
+        .map(A::from_f64);
+        let [step_size, root] = [spec.lr / correction(beta1), correction(beta2).sqrt()].map(A::from_f64);
+        let [fresh1, keep2, fresh2, eps] = [1.0 - beta1, beta2, 1.0 - beta2, spec.eps].map(A::from_f64);
+        for (((p, g), m), v) in parameter.iter_mut().zip(grad).zip(first).zip(second) {
+            let g = *g + into_grad * *p;
+            *m += fresh1 * (g - *m);
+            *v = keep2 * *v + fresh2 * g * g;
+            *p = shrink * *p - step_size * *m / (v.sqrt() / root + eps);
+        }
+    }
 }

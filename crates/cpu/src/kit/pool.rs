@@ -7,7 +7,7 @@ use spikenorm_core::{DType, Result};
 use crate::HostMemory;
 use crate::backend::CpuTensor;
 use crate::element::{Element, Real};
-use crate::parallel::{for_each, vectorize};
+use crate::parallel::for_each;
 
 /// Values of a task's input.
 const TASK_VALUES: usize = 1 << 14;
@@ -75,15 +75,13 @@ pub fn average<E: Element>(spec: &PoolSpec, frames: Frames, x: &CpuTensor) -> Re
     let ys = out.as_mut_slice::<E>()[..total * outputs].chunks_mut(planes(frames) * outputs);
     let tasks: Vec<_> = values.chunks(planes(frames) * inputs).zip(ys).collect();
     for_each(size_of_val(values), tasks, |(x, y)| {
-        vectorize(|| {
-            for (x, y) in x.chunks_exact(inputs).zip(y.chunks_exact_mut(outputs)) {
-                windows(&spec.window, frames, |out, v, h| {
-                    let mut sum = E::Acc::default();
-                    covered(&spec.window, frames, v, h, |at, _| sum += x[at].load());
-                    y[out] = E::store(sum * share);
-                });
-            }
-        });
+        for (x, y) in x.chunks_exact(inputs).zip(y.chunks_exact_mut(outputs)) {
+            windows(&spec.window, frames, |out, v, h| {
+                let mut sum = E::Acc::default();
+                covered(&spec.window, frames, v, h, |at, _| sum += x[at].load());
+                y[out] = E::store(sum * share);
+            });
+        }
     })?;
     Ok(CpuTensor::new(out, &frames.output_shape(&x.shape, frames.channels), E::DTYPE))
 }
@@ -139,23 +137,21 @@ fn maximum_with<E: Element, I: Pod + Send>(
     let places = indices.as_mut_slice::<I>()[..total * outputs].chunks_mut(planes(frames) * outputs);
     let tasks: Vec<_> = values.chunks(planes(frames) * inputs).zip(ys.zip(places)).collect();
     for_each(size_of_val(values), tasks, |(x, (y, places))| {
-        vectorize(|| {
-            let outputs = y.chunks_exact_mut(outputs).zip(places.chunks_exact_mut(outputs));
-            for (x, (y, places)) in x.chunks_exact(inputs).zip(outputs) {
-                windows(&spec.window, frames, |out, v, h| {
-                    let mut best: Option<E::Acc> = None;
-                    covered(&spec.window, frames, v, h, |at, place| {
-                        let value = x[at].load();
-                        // NaN wins, and stays, because no value compares above it.
-                        if best.is_none_or(|best| value > best || value.to_f64().is_nan()) {
-                            best = Some(value);
-                            y[out] = x[at];
-                            places[out] = index(place);
-                        }
-                    });
+        let outputs = y.chunks_exact_mut(outputs).zip(places.chunks_exact_mut(outputs));
+        for (x, (y, places)) in x.chunks_exact(inputs).zip(outputs) {
+            windows(&spec.window, frames, |out, v, h| {
+                let mut best: Option<E::Acc> = None;
+                covered(&spec.window, frames, v, h, |at, place| {
+                    let value = x[at].load();
+                    // NaN wins, and stays, because no value compares above it.
+                    if best.is_none_or(|best| value > best || value.to_f64().is_nan()) {
+                        best = Some(value);
+                        y[out] = x[at];
+                        places[out] = index(place);
+                    }
                 });
-            }
-        });
+            });
+        }
     })?;
     Ok(CpuTensor::new(out, &frames.output_shape(&x.shape, frames.channels), E::DTYPE))
 }
@@ -205,17 +201,15 @@ fn spread<E: Element, I: Sync + Send>(
     let dxs = out.as_mut_slice::<E>()[..total * inputs].chunks_mut(planes(frames) * inputs);
     let tasks: Vec<_> = gradient.chunks(planes(frames) * outputs).zip(dxs).enumerate().collect();
     for_each(total * inputs * size_of::<E>(), tasks, |(task, (dy, dx))| {
-        vectorize(|| {
-            let mut wide = vec![E::Acc::default(); inputs];
-            for (index, (dy, dx)) in dy.chunks_exact(outputs).zip(dx.chunks_exact_mut(inputs)).enumerate() {
-                wide.fill(E::Acc::default());
-                let first = (task * planes(frames) + index) * per_plane;
-                plane(&mut wide, dy, &places[first..first + per_plane]);
-                for (target, value) in dx.iter_mut().zip(&wide) {
-                    *target = E::store(*value);
-                }
+        let mut wide = vec![E::Acc::default(); inputs];
+        for (index, (dy, dx)) in dy.chunks_exact(outputs).zip(dx.chunks_exact_mut(inputs)).enumerate() {
+            wide.fill(E::Acc::default());
+            let first = (task * planes(frames) + index) * per_plane;
+            plane(&mut wide, dy, &places[first..first + per_plane]);
+            for (target, value) in dx.iter_mut().zip(&wide) {
+                *target = E::store(*value);
             }
-        });
+        }
     })?;
     Ok(CpuTensor::new(out, input_shape, E::DTYPE))
 }

@@ -4,7 +4,7 @@ use spikenorm_core::Result;
 
 use crate::HostMemory;
 use crate::element::{Element, Real};
-use crate::parallel::vectorize;
+use crate::parallel::vectorized;
 
 pub struct Scratch(HostMemory);
 
@@ -39,11 +39,7 @@ impl<'a, E: Element> Widened<'a, E> {
         }
         let mut memory = HostMemory::take(values.len() * size_of::<E::Acc>())?;
         let wide = &mut memory.as_mut_slice::<E::Acc>()[..values.len()];
-        vectorize(|| {
-            for (wide, value) in wide.iter_mut().zip(values) {
-                *wide = value.load();
-            }
-        });
+        widen(wide, values);
         Ok(Self::Wide(memory, values.len()))
     }
 
@@ -64,12 +60,31 @@ pub fn rounded<E: Element>(out: &mut [E], write: impl FnOnce(&mut [E::Acc])) -> 
     let mut scratch = Scratch::take::<E::Acc>(&[out.len()])?;
     let [wide] = scratch.split::<E::Acc, 1>([out.len()]);
     write(wide);
-    vectorize(|| {
-        for (target, value) in out.iter_mut().zip(wide.iter()) {
-            *target = E::store(*value);
-        }
-    });
+    narrow(out, wide);
     Ok(())
+}
+
+vectorized! {
+    fn widen<'a, E: Element>(wide: &'a mut [E::Acc], values: &'a [E]) {
+        for (wide, value) in wide.iter_mut().zip(values) {
+            *wide = value.load();
+        }
+    }
+}
+
+vectorized! {
+    fn narrow<'a, E: Element>(out: &'a mut [E], wide: &'a [E::Acc]) {
+        for (out, wide) in out.iter_mut().zip(wide) {
+            *out = E::store(*wide);
+        }
+    }
+}
+
+vectorized! {
+    /// [`sum`], to be called from outside a vectorised function.
+    pub fn row_sum<'a, A: Real>(row: &'a [A]) -> f64 {
+        sum(row)
+    }
 }
 
 /// Σ of a row: in lanes, so that it vectorises in a fixed order, then in float64.
