@@ -5,7 +5,7 @@ import { SpikenormError } from './errors.js'
 import { isRecording } from './grad-mode.js'
 import { native } from './native.js'
 import { type LoadResult, loadIntoModule } from './state-dict.js'
-import type { Parameter, Tensor } from './tensor.js'
+import { type Parameter, Tensor } from './tensor.js'
 
 /** `'s'`: one time step a call. `'m'`: all steps at once, with a leading T. */
 export type StepMode = 's' | 'm'
@@ -231,7 +231,10 @@ export abstract class Module {
 
 function expectTensor(name: string, value: unknown): Tensor {
   if (!(value instanceof Tensor)) {
-    throw new SpikenormError('ERR_ARGUMENT', `${name}: expected a Tensor, got ${value === null ? 'null' : typeof value}`)
+    throw new SpikenormError(
+      'ERR_ARGUMENT',
+      `${name}: expected a Tensor, got ${value === null ? 'null' : typeof value}`,
+    )
   }
   return value
 }
