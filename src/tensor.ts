@@ -75,7 +75,7 @@ export class Tensor extends Handle {
 
   /** The same values under another shape of as many elements; shares memory. One extent may be -1. */
   reshape(shape: readonly number[]): Tensor {
-    return new Tensor(native.tensorReshape(this.id, inferExtent(shape, this.size)))
+    return new Tensor(native.tensorReshape(this.id, inferExtent(wholeExtents(shape), this.size)))
   }
 
   /** Overwrites the values in place with those of a tensor of the same shape, rounded where dtypes differ. */
@@ -95,6 +95,14 @@ export class Tensor extends Handle {
     if (this.isDisposed) return `${this.constructor.name} (disposed)`
     return `${this.constructor.name} { shape: [${this.shape.join(', ')}], dtype: '${this.dtype}', device: '${this.device}' }`
   }
+}
+
+/** N-API would cut 1.5 down to 1 and read NaN as 0, so whole numbers are asked for here. */
+function wholeExtents(shape: readonly number[]): number[] {
+  if (!Array.isArray(shape) || !shape.every(Number.isSafeInteger)) {
+    throw new SpikenormError('ERR_SHAPE', `shape: expected whole numbers, got [${String(shape)}]`)
+  }
+  return [...shape]
 }
 
 function inferExtent(shape: readonly number[], size: number): number[] {
@@ -158,16 +166,16 @@ export function tensor(data: TensorData, shape: readonly number[], options: Tens
   const { dtype, isStored } = dtypeOfData(data, options.dtype)
   if (isStored && ArrayBuffer.isView(data)) {
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
-    return new Tensor(native.tensorFromBytes(bytes, [...shape], dtype))
+    return new Tensor(native.tensorFromBytes(bytes, wholeExtents(shape), dtype))
   }
   const numbers = Float64Array.from(data as ArrayLike<number | bigint>, Number)
-  return new Tensor(native.tensorFromNumbers(numbers, [...shape], dtype))
+  return new Tensor(native.tensorFromNumbers(numbers, wholeExtents(shape), dtype))
 }
 
 /** A new tensor filled with `value`; float32 unless said otherwise. */
 export function full(shape: readonly number[], value: number, options: TensorOptions = {}): Tensor {
   parseDevice(options.device ?? 'cpu')
-  return new Tensor(native.tensorFull([...shape], value, options.dtype ?? 'float32'))
+  return new Tensor(native.tensorFull(wholeExtents(shape), value, options.dtype ?? 'float32'))
 }
 
 /** A new tensor of zeros; float32 unless said otherwise. */
