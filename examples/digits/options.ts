@@ -30,11 +30,11 @@ const DEFAULTS = {
   vth: 1,
   epochs: 8,
   seed: 0,
-  batch: 32,
+  batch: 16,
   device: 'cpu',
   out: 'demo-output',
 }
-const QUICK = { ...DEFAULTS, depth: 4, steps: 2, epochs: 3 }
+const QUICK = { ...DEFAULTS, steps: 2, epochs: 3 }
 
 export const HELP = `Trains deep spiking networks on 8x8 handwritten digits, once per normalisation layer, and compares them.
 
@@ -51,7 +51,7 @@ Usage: npm run demo -- [options]
   --threads <n>     CPU threads                                (default: all, here ${availableParallelism()})
   --device <name>   cpu, cuda or cuda:<n>                      (default: ${DEFAULTS.device})
   --out <folder>    where report, results and weights go       (default: ${DEFAULTS.out})
-  --quick           a smaller demo, under a minute: depth ${QUICK.depth}, T = ${QUICK.steps}, ${QUICK.epochs} epochs
+  --quick           a smaller demo, under a minute: T = ${QUICK.steps}, ${QUICK.epochs} epochs
   --help            this text
 
 Examples:

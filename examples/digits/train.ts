@@ -30,18 +30,18 @@ export async function train(
   const started = performance.now()
   const perEpoch = batchCount(data.train, options.batch)
   const optimizer = new optim.Adam(net.parameters(), { lr: LEARNING_RATE })
+  const schedule = new optim.CosineAnnealingLR(optimizer, { tMax: perEpoch * options.epochs })
   // The batches come in the same order whatever the norm.
   manualSeed(options.seed)
   const epochs: EpochResult[] = []
   let best: EpochResult | undefined
-  let step = 0
   for (let epoch = 1; epoch <= options.epochs && !stop.aborted; epoch++) {
     const epochStarted = performance.now()
     const seen = { images: 0, loss: 0, correct: 0 }
     net.train()
     for (const batch of batches(data.train, options.batch, options.steps, randperm(data.train.count))) {
-      optimizer.lr = cosine(LEARNING_RATE, step++, perEpoch * options.epochs)
       const { loss, correct } = trainBatch(net, optimizer, batch, options)
+      schedule.step()
       seen.images += batch.size
       seen.loss += loss * batch.size
       seen.correct += correct
@@ -85,9 +85,4 @@ function trainBatch(net: Module, optimizer: optim.Adam, batch: Batch, options: O
   optimizer.zeroGrad()
   functional.resetNet(net)
   return { loss, correct: countCorrect(logits, batch.labels) }
-}
-
-/** From `rate` at step 0 to nothing at the last, along half a cosine. */
-function cosine(rate: number, step: number, steps: number): number {
-  return (rate / 2) * (1 + Math.cos((Math.PI * step) / steps))
 }

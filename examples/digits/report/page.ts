@@ -155,11 +155,13 @@ function notes({ options }: Results): string {
   const command = `npm run demo -- --norm ${norms.join(',')} --depth ${depth} --steps ${steps} --vth ${vth} --epochs ${epochs} --batch ${batch} --seed ${seed}`
   return `<h2>How to read this</h2>
 <ul>
-<li>All networks are one network: 3×3 convolutions of 16 channels without bias, LIF neurons (τ = 2, undecayed input, hard reset, arctangent
+<li>All networks are one network: 3×3 convolutions of 16 channels without bias, LIF neurons (τ = 2, undecayed input, hard
+reset, arctangent
 surrogate), a linear classifier averaged over time, PyTorch’s default initial weights, Adam at 0.002 with a cosine schedule.
 Only the norm differs.</li>
 <li>The claim is that normalisation makes a deep spiking network trainable, and that tdBN, which scales to α · v_th, stays
-trainable when the threshold changes (try <code>--vth 3</code>).</li>
+trainable when the threshold changes (try <code>--norm batchnorm,tdbn --vth 3</code>). It is depth that makes the network need
+a norm: with few layers it learns without one too (try <code>--norm none --depth 4</code>).</li>
 <li>It is no claim that one norm beats another at v_th = 1: on this many test images a per cent is within the noise of the
 seed, and there tdBN, which starts from α · v_th = 1, is BatchNorm to the last bit. NeuNorm comes with BatchNorm
 here because it normalises spikes, not currents.</li>
