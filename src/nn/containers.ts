@@ -6,6 +6,7 @@ import { Module, type StepMode } from '../module.js'
 import { native } from '../native.js'
 import { Tape, type TapeEntry } from '../tape.js'
 import { Tensor } from '../tensor.js'
+import { declareOwn, isOwn } from './own-modules.js'
 
 /** How many forwards each module below had pending after one forward of the container. */
 interface Entry extends TapeEntry {
@@ -82,6 +83,29 @@ abstract class Container extends Module {
 }
 
 /**
+ * Runs `value` through `modules` by `apply`, freeing each tensor between two of them once it has been used, where
+ * both are known to keep none.
+ */
+function through(
+  modules: readonly Module[],
+  value: Tensor,
+  apply: (module: Module, value: Tensor) => Tensor,
+): Tensor {
+  let current = value
+  let isMadeByOwn = false
+  for (const module of modules) {
+    const own = isOwn(module)
+    const next = apply(module, current)
+    // A container of nothing returns what it was given.
+    const isSame = next === current
+    if (isMadeByOwn && own && !isSame) current.dispose()
+    isMadeByOwn = own && (!isSame || isMadeByOwn)
+    current = next
+  }
+  return current
+}
+
+/**
  * One module after the other. Keys are PyTorch's: `0.weight`, `1.running_mean`, … Iterable; `at(i)` counts from the end
  * where negative. Gradients are taken through the same modules backwards. A forward that throws leaves every module in
  * it as it was.
@@ -108,11 +132,11 @@ export class Sequential extends Container {
   }
 
   protected override chain(x: Tensor): Tensor {
-    return this.#layers.reduce((value, layer) => layer.forward(value), x)
+    return through(this.#layers, x, (layer, value) => layer.forward(value))
   }
 
   protected override chainBackward(dy: Tensor): Tensor {
-    return this.#layers.reduceRight((gradient, layer) => layer.backward(gradient), dy)
+    return through(this.#layers.toReversed(), dy, (layer, gradient) => layer.backward(gradient))
   }
 }
 
@@ -126,12 +150,20 @@ export class Residual extends Container {
   }
 
   protected override chain(x: Tensor): Tensor {
-    const inner = this.module.forward(x)
-    return new Tensor(native.tensorAdd(x.id, inner.id))
+    return addedTo(x, this.module.forward(x), this.module)
   }
 
   protected override chainBackward(dy: Tensor): Tensor {
-    const inner = this.module.backward(dy)
-    return new Tensor(native.tensorAdd(dy.id, inner.id))
+    return addedTo(dy, this.module.backward(dy), this.module)
   }
 }
+
+/** `outer + inner`; `inner` came from `module` for this sum. */
+function addedTo(outer: Tensor, inner: Tensor, module: Module): Tensor {
+  const sum = new Tensor(native.tensorAdd(outer.id, inner.id))
+  if (inner !== outer && isOwn(module)) inner.dispose()
+  return sum
+}
+
+declareOwn(Sequential)
+declareOwn(Residual)

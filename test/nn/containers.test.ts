@@ -5,6 +5,7 @@ import {
   BatchNorm2d,
   BatchNormThroughTime2d,
   functional,
+  memoryStats,
   Module,
   NeuNorm,
   nn,
@@ -83,6 +84,56 @@ describe('Sequential', () => {
     net.forward(noisy(1, [2, 2, 3, 3]))
     net.backward(noisy(2, [2, 2, 3, 3]))
     expect(net.pendingForwards).toBe(0)
+  })
+})
+
+describe('tensors between modules', () => {
+  class Keeps extends Module {
+    readonly seen: Tensor[] = []
+    protected override computeForward(x: Tensor): Tensor {
+      this.seen.push(x)
+      return x
+    }
+    protected override computeBackward(dy: Tensor): Tensor {
+      this.seen.push(dy)
+      return dy
+    }
+  }
+
+  const linear = () => new nn.Linear(2, 2, float64)
+  const run = (net: Module) => {
+    const [x, dy] = [noisy(1, [3, 2]), noisy(2, [3, 2])]
+    const y = net.forward(x)
+    const dx = net.backward(dy)
+    return [x, dy, y, dx]
+  }
+
+  it('stay for whoever has seen them: callers and modules of users', () => {
+    const keeps = [new Keeps(), new Keeps(), new Keeps()] as const
+    const inner = new nn.Residual(new nn.Sequential(keeps[1], linear()))
+    const outer = run(new nn.Sequential(keeps[0], linear(), inner, new nn.Sequential(), linear(), keeps[2]))
+    for (const value of [...outer, ...keeps.flatMap(({ seen }) => seen)]) expect(value.isDisposed).toBe(false)
+    for (const value of run(new nn.Sequential(new nn.Sequential(), linear()))) expect(value.isDisposed).toBe(false)
+    for (const value of run(new nn.Residual(new nn.Sequential()))) expect(value.isDisposed).toBe(false)
+  })
+
+  it('stay where a method has been replaced to look at them', () => {
+    const watched = linear()
+    const seen: Tensor[] = []
+    watched.forward = (x) => {
+      seen.push(x)
+      return Module.prototype.forward.call(watched, x)
+    }
+    run(new nn.Sequential(linear(), watched, linear()))
+    expect(seen.map((value) => value.isDisposed)).toEqual([false])
+  })
+
+  it('are freed at once between modules of this library', () => {
+    const net = new nn.Sequential(linear(), linear(), new nn.Residual(linear()), linear())
+    for (let i = 0; i < 3; i++) run(net).map((value) => value.dispose())
+    const before = memoryStats().allocated
+    for (let i = 0; i < 50; i++) run(net).map((value) => value.dispose())
+    expect(memoryStats().allocated).toBe(before)
   })
 })
 
