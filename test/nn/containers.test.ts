@@ -5,8 +5,8 @@ import {
   BatchNorm2d,
   BatchNormThroughTime2d,
   functional,
-  memoryStats,
   Module,
+  memoryStats,
   NeuNorm,
   nn,
   type Tensor,
@@ -113,7 +113,8 @@ describe('tensors between modules', () => {
     const inner = new nn.Residual(new nn.Sequential(keeps[1], linear()))
     const outer = run(new nn.Sequential(keeps[0], linear(), inner, new nn.Sequential(), linear(), keeps[2]))
     for (const value of [...outer, ...keeps.flatMap(({ seen }) => seen)]) expect(value.isDisposed).toBe(false)
-    for (const value of run(new nn.Sequential(new nn.Sequential(), linear()))) expect(value.isDisposed).toBe(false)
+    for (const value of run(new nn.Sequential(new nn.Sequential(), linear())))
+      expect(value.isDisposed).toBe(false)
     for (const value of run(new nn.Residual(new nn.Sequential()))) expect(value.isDisposed).toBe(false)
   })
 
