@@ -21,7 +21,8 @@ import {
   ThresholdDependentBatchNorm3d,
   tensor,
 } from '../src/index.js'
-import { bytesOf, expectClose, expectCode, expectSameBits } from './support/compare.js'
+import { bytesOf } from './support/bytes.js'
+import { expectClose, expectCode, expectSameBits } from './support/compare.js'
 import { createLayer, NORM_CLASSES } from './support/layers.js'
 import { Tree } from './support/modules.js'
 import { normal, sizeOfShape } from './support/numbers.js'

@@ -3,6 +3,7 @@
 
 import { expect } from 'vitest'
 import { SpikenormError, type Tensor } from '../../src/index.js'
+import { bytesOf } from './bytes.js'
 import type { Gate } from './tolerances.js'
 
 function errorBetween(got: number, expected: number): number {
@@ -78,14 +79,6 @@ export function expectSameBits(label: string, got: Tensor, expected: Tensor): vo
     throw new Error(`${label}: other bits at index ${index}: expected ${b[index]}, got ${a[index]}`)
   }
   expect(at).toBe(-1)
-}
-
-export function bytesOf(data: {
-  buffer: ArrayBufferLike
-  byteOffset: number
-  byteLength: number
-}): Uint8Array {
-  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
 }
 
 /** Runs `action`, which must throw a SpikenormError of this code whose message holds every one of `words`. */
