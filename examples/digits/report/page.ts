@@ -70,10 +70,11 @@ function summary({ options, runs }: Results): string {
   const net = `${options.depth} layers of spiking neurons, T = ${options.steps}`
   const low = Math.min(...normed).toFixed(1)
   const high = Math.max(...normed).toFixed(1)
-  const reach = normed.length > 1 ? `between ${low} and ${high} %` : `${high} %`
-  const guess = bare && bare.testAccuracy < 2 * CHANCE ? `, where guessing gives about ${CHANCE} %` : ''
+  const reach = normed.length > 1 ? `between ${low} and ${high}\u00a0%` : `${high}\u00a0%`
+  const guess = bare && bare.testAccuracy < 2 * CHANCE ? `, where guessing gives about ${CHANCE}\u00a0%` : ''
   const without =
-    bare && `Without a norm the network reads ${bare.testAccuracy.toFixed(1)} % of the test digits${guess}.`
+    bare &&
+    `Without a norm the network reads ${bare.testAccuracy.toFixed(1)}\u00a0% of the test digits${guess}.`
   const withNorm =
     normed.length > 0 && `${bare ? 'With one, the same network reads' : 'The network reads'} ${reach}.`
   return [`${net}.`, without, withNorm].filter(Boolean).join(' ')
