@@ -53,7 +53,9 @@ function step(): void {
     net.parts.bn?.forward(x)
     return
   }
-  functional.resetNet(net)
+  // An inference loop need not reset anything but the step index: eval forwards are not recorded.
+  if (kind === 'inference') net.parts.bntt?.reset()
+  else functional.resetNet(net)
   const y = net.forward(x)
   if (kind === 'training') {
     net.backward(y)
