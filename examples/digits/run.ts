@@ -2,7 +2,7 @@
 
 import { accessSync, constants, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { cuda, loadSafetensors, setNumThreads } from 'spikenorm'
+import { loadSafetensors, SpikenormError, setNumThreads, tensor } from 'spikenorm'
 import { batchCount, loadDigits, type Split } from './data.js'
 import { evaluate, measureStart } from './measure.js'
 import { buildNet } from './model.js'
@@ -78,12 +78,13 @@ async function runOne(
 }
 
 function prepareDevice({ device, threads }: Options): void {
-  if (device !== 'cpu' && !cuda.isAvailable()) {
-    throw new OptionError(
-      `--device ${device}: no CUDA device can be used here. Leave the option out to run on the CPU.`,
-    )
-  }
   setNumThreads(threads)
+  try {
+    tensor([0], [1], { device }).dispose()
+  } catch (error) {
+    if (!(error instanceof SpikenormError)) throw error
+    throw new OptionError(`--device ${device}: ${error.message}. Leave the option out to run on the CPU.`)
+  }
 }
 
 function prepareFolder(out: string): void {
