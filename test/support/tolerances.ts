@@ -123,3 +123,9 @@ export const MEMORY = {
 
 /** Equal by contract, not merely close: copies, views, selections of input values, counters. */
 export const EXACT: Gate = { absolute: 0, why: 'equal by contract' }
+
+/** Two float32 computations that round differently: each within a few times 1e-6 of the truth, through four layers. */
+export function peer(expected: ArrayLike<number>): Gate {
+  const scale = largest(expected)
+  return { absolute: 1e-5 * scale, why: `1e-5 of ${scale}: float32 here against float32 in PyTorch` }
+}
