@@ -2,4 +2,5 @@
 //! the plans of `spikenorm_core::norm` turned into launches.
 #![forbid(unsafe_code)]
 
+pub mod launches;
 pub mod params;
