@@ -2,5 +2,6 @@
 //! the plans of `spikenorm_core::norm` turned into launches.
 #![forbid(unsafe_code)]
 
+pub mod fatbin;
 pub mod launches;
 pub mod params;

@@ -148,7 +148,7 @@ impl<'a> NormCase<'a> {
         let work = Work::new(plan, &self.spec, self.inputs.scale.is_some());
         // As a forward leaves them: the mean in two parts of the parameters' dtype.
         let high = rounded(&e.mean, p);
-        let low: Vec<f64> = e.mean.iter().zip(&high).map(|(mean, high)| mean - high).collect();
+        let low: Vec<f64> = (0..high.len()).map(|i| (e.mean[i] - high[i]) + e.mean_low[i]).collect();
         let saved = [high, low, e.inverse.clone()].concat();
         let like = |values: &Vec<f64>| (!values.is_empty()).then(|| Buffer::poisoned(values.len(), p, 0));
         let mut first = None;

@@ -21,6 +21,8 @@ pub struct Expected {
     pub y: Vec<f64>,
     /// `[rows, C]`.
     pub mean: Vec<f64>,
+    /// What `mean` lost to rounding.
+    pub mean_low: Vec<f64>,
     pub inverse: Vec<f64>,
     pub running_mean: Vec<f64>,
     pub running_var: Vec<f64>,
@@ -43,6 +45,7 @@ pub fn norm(spec: &NormSpec, grid: Grid, inputs: &Inputs, batch_statistics: bool
         y: vec![0.0; inputs.x.len()],
         dx: vec![0.0; inputs.x.len()],
         mean: vec![0.0; rows * channels],
+        mean_low: vec![0.0; rows * channels],
         inverse: vec![0.0; rows * channels],
         running_mean: inputs.running_mean.clone(),
         running_var: inputs.running_var.clone(),
@@ -72,6 +75,7 @@ pub fn norm(spec: &NormSpec, grid: Grid, inputs: &Inputs, batch_statistics: bool
             };
             let inverse = 1.0 / (var + spec.eps).sqrt();
             out.mean[at] = origin + shift;
+            out.mean_low[at] = (origin - out.mean[at]) + shift;
             out.inverse[at] = inverse;
             if batch_statistics {
                 let f = inputs.factors[r];
