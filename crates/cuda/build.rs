@@ -51,14 +51,14 @@ fn find_nvcc() -> Result<PathBuf, String> {
     println!("cargo::rerun-if-changed={}", cache.display());
     let path = env::var_os("PATH").unwrap_or_default();
     let homes = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os);
-    let folders = env::split_paths(&path).chain(homes.map(|home| PathBuf::from(home).join("bin"))).chain([cache]);
+    let folders =
+        env::split_paths(&path).chain(homes.map(|home| PathBuf::from(home).join("bin"))).chain([cache]);
     let runs = |nvcc: &PathBuf| {
         nvcc.is_file() && Command::new(nvcc).arg("--version").output().is_ok_and(|run| run.status.success())
     };
-    folders
-        .map(|folder| folder.join(if cfg!(windows) { "nvcc.exe" } else { "nvcc" }))
-        .find(runs)
-        .ok_or_else(|| "this build was made without nvcc; install it with npm run setup:cuda and build again".into())
+    folders.map(|folder| folder.join(if cfg!(windows) { "nvcc.exe" } else { "nvcc" })).find(runs).ok_or_else(
+        || "this build was made without nvcc; install it with npm run setup:cuda and build again".into(),
+    )
 }
 
 /// `-gencode` arguments for the architectures asked for.
@@ -67,7 +67,10 @@ fn architectures() -> Vec<String> {
     let mut list: Vec<u32> = asked
         .split([' ', ',', ';'])
         .filter(|word| !word.is_empty())
-        .map(|word| word.parse().unwrap_or_else(|_| panic!("SPIKENORM_CUDA_ARCHS: expected numbers such as 90, got '{word}'")))
+        .map(|word| {
+            word.parse()
+                .unwrap_or_else(|_| panic!("SPIKENORM_CUDA_ARCHS: expected numbers such as 90, got '{word}'"))
+        })
         .collect();
     list.sort_unstable();
     let machine_code = |arch: &u32| format!("arch=compute_{arch},code=sm_{arch}");

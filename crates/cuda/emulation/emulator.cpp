@@ -148,6 +148,7 @@ class Device {
         }
     }
     void work() {
+        arrive(main_);
         kernel_.run(params_);
         for (const Copy& late : current().copies) std::memcpy(late.to, late.from, late.bytes);
         current().done = true;

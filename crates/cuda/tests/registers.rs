@@ -28,7 +28,10 @@ fn no_kernel_spills_and_two_blocks_fit_a_multiprocessor() {
         }
         if let Some(registers) = number_before(line, " registers") {
             let most = if kernel.contains("combine") { 2 * MOST_REGISTERS } else { MOST_REGISTERS };
-            assert!(registers <= most, "{kernel} uses {registers} registers, at most {most} leave room for two blocks");
+            assert!(
+                registers <= most,
+                "{kernel} uses {registers} registers, at most {most} leave room for two blocks"
+            );
             checked += 1;
         }
     }

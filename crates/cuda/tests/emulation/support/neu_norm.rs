@@ -29,8 +29,10 @@ impl NeuNormCase {
         let p = self.dtype.parameter();
         let mut random = Random::new((t * 1000 + n * 100 + c * 10 + s) as u64);
         let weight_rows = if self.shared { 1 } else { c };
-        let spikes: Vec<f64> = (0..self.grid.len()).map(|_| f64::from(u8::from(random.unit() < 0.3))).collect();
-        let carried = |random: &mut Random| self.carried.then(|| rounded(&random.normals(n * s, 0.1, 0.5), p));
+        let spikes: Vec<f64> =
+            (0..self.grid.len()).map(|_| f64::from(u8::from(random.unit() < 0.3))).collect();
+        let carried =
+            |random: &mut Random| self.carried.then(|| rounded(&random.normals(n * s, 0.1, 0.5), p));
         let inputs = NeuNormInputs {
             x: rounded(&spikes, self.dtype),
             dy: rounded(&random.normals(self.grid.len(), 0.05, 1.0), self.dtype),
@@ -46,7 +48,8 @@ impl NeuNormCase {
             CudaNeuNormPlan::new(backward, self.grid, self.layout, self.dtype, alignment, device).unwrap()
         };
         let stored = |values: &[f64]| {
-            let values = if self.layout == Layout::ChannelsLast { transposed(values, s, c) } else { values.to_vec() };
+            let values =
+                if self.layout == Layout::ChannelsLast { transposed(values, s, c) } else { values.to_vec() };
             Buffer::new(&values, self.dtype, self.offset)
         };
         let read = |buffer: &Buffer| {

@@ -43,7 +43,8 @@ impl<'a> NormCase<'a> {
     /// Values in the memory order of the case.
     fn stored(&self, values: &[f64]) -> Buffer {
         let Grid { c, s, .. } = self.case.grid;
-        let values = if self.case.layout == Layout::ChannelsLast { transposed(values, s, c) } else { values.to_vec() };
+        let values =
+            if self.case.layout == Layout::ChannelsLast { transposed(values, s, c) } else { values.to_vec() };
         Buffer::new(&values, self.case.dtype, self.case.offset)
     }
 
@@ -100,7 +101,12 @@ impl<'a> NormCase<'a> {
     }
 
     /// y from the running statistics, which are saved for a backward.
-    pub fn check_frozen_forward(&self, emulator: &Emulator, plan: &CudaPlan, schedules: u32) -> Result<(), String> {
+    pub fn check_frozen_forward(
+        &self,
+        emulator: &Emulator,
+        plan: &CudaPlan,
+        schedules: u32,
+    ) -> Result<(), String> {
         let p = self.parameter();
         let rows_c = self.spec.statistics.count(self.case.grid.t) * self.case.grid.c;
         let work = Work::new(plan, &self.spec, false);
@@ -173,7 +179,11 @@ impl<'a> NormCase<'a> {
                 ..work.addresses(NormParams::new(&self.spec, plan, batch_statistics))
             };
             run(emulator, plan, &params, schedule)?;
-            let grads = [(&weight_grad, &e.weight, "dweight"), (&bias_grad, &e.bias, "dbias"), (&scale_grad, &e.scale, "dscale")];
+            let grads = [
+                (&weight_grad, &e.weight, "dweight"),
+                (&bias_grad, &e.bias, "dbias"),
+                (&scale_grad, &e.scale, "dscale"),
+            ];
             let mut outputs = vec![&dx];
             outputs.extend(grads.iter().filter_map(|(grad, ..)| grad.as_ref()));
             same_bits(&mut first, &outputs, schedule)?;
@@ -265,7 +275,11 @@ fn inputs(case: &Case, spec: &NormSpec, random: &mut Random) -> Inputs {
     }
     let rows = |rows: Rows| rows.count(t) * c;
     let present = |given: Rows, values: Vec<f64>| given.is_present().then(|| rounded(&values, p));
-    let weight = random.normals(rows(spec.weight), if case.variant == Variant::ThresholdDependent { 0.5 } else { 1.0 }, 0.3);
+    let weight = random.normals(
+        rows(spec.weight),
+        if case.variant == Variant::ThresholdDependent { 0.5 } else { 1.0 },
+        0.3,
+    );
     let bias = random.normals(rows(spec.bias), 0.1, 0.5);
     Inputs {
         dy: rounded(&random.normals(case.grid.len(), 0.05, 1.0), case.dtype),

@@ -25,7 +25,8 @@ struct RawLaunch {
     seed: u32,
 }
 
-type Emulate = unsafe extern "C" fn(*const c_char, *const c_void, *const RawLaunch, *mut c_char, usize) -> i32;
+type Emulate =
+    unsafe extern "C" fn(*const c_char, *const c_void, *const RawLaunch, *mut c_char, usize) -> i32;
 
 pub struct Emulator {
     emulate: Emulate,
@@ -51,7 +52,8 @@ pub fn emulator() -> Option<&'static Emulator> {
             },
         };
         // SAFETY: the library is the one built from emulation/, whose only initialisers register kernels.
-        let library = unsafe { Library::new(&path) }.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let library =
+            unsafe { Library::new(&path) }.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         // SAFETY: the symbol has this signature in emulation/emulator.cpp.
         let emulate = *unsafe { library.get::<Emulate>(b"spikenorm_emulate\0") }.unwrap();
         Some(Emulator { emulate, turn: Mutex::new(()), _library: library })
@@ -68,7 +70,8 @@ impl Emulator {
             threads: launch.threads as u32,
             cluster: launch.cluster as u32,
             shared_bytes: launch.shared as u32,
-            resident: (if launch.cooperative { launch.blocks } else { launch.cluster * clusters_at_once }) as u32,
+            resident: (if launch.cooperative { launch.blocks } else { launch.cluster * clusters_at_once })
+                as u32,
             schedule,
             seed: 12345 + schedule,
         };
@@ -118,7 +121,16 @@ pub fn build(kernels: &Path, flags: &[&str], variant: &str) -> Result<PathBuf, B
     let partial = folder.join(format!("{variant}-{key:016x}-{}.so", std::process::id()));
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     let output = Command::new(compiler)
-        .args(["-std=c++17", "-O1", "-g1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"])
+        .args([
+            "-std=c++17",
+            "-O1",
+            "-g1",
+            "-ffp-contract=off",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-Wno-unknown-pragmas",
+        ])
         .args(["-DSPIKENORM_EMULATION", "-shared", "-fPIC", "-pthread"])
         .args(flags)
         .arg("-I")
@@ -148,7 +160,8 @@ fn fingerprint(folders: &[&Path], flags: &[&str]) -> u64 {
         }
     };
     for folder in folders {
-        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut files: Vec<_> =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
         for file in files {
             eat(file.file_name().unwrap().as_encoded_bytes());

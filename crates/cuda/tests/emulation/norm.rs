@@ -1,13 +1,11 @@
 //! The norm family's kernels, emulated: what they compute is what the formulas say, on every plan that
 //! the planner considers, with the same bits under every schedule.
 
-mod support;
-
+use crate::support::case::{Case, Data, Random, Variant, grid, small_device};
+use crate::support::emulator::{Emulator, SCHEDULES, emulator};
+use crate::support::norm::NormCase;
 use spikenorm_core::DType;
 use spikenorm_core::norm::{CudaDevice, CudaPass, CudaPlan, Layout, TeamSync};
-use support::case::{Case, Data, Random, Variant, grid, small_device};
-use support::emulator::{Emulator, SCHEDULES, emulator};
-use support::norm::NormCase;
 
 const DTYPES: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::BF16];
 
@@ -33,7 +31,14 @@ fn some_of(plans: Vec<CudaPlan>, random: &mut Random) -> Vec<CudaPlan> {
 }
 
 /// Checks all passes of a case on some plans and returns the plans it ran.
-fn check(emulator: &Emulator, case: &Case, threads: usize, shared: usize, seed: u64, schedules: u32) -> Vec<CudaPlan> {
+fn check(
+    emulator: &Emulator,
+    case: &Case,
+    threads: usize,
+    shared: usize,
+    seed: u64,
+    schedules: u32,
+) -> Vec<CudaPlan> {
     let norm = NormCase::new(case, seed);
     let device = small_device(threads, shared);
     let mut random = Random::new(seed);
@@ -70,7 +75,14 @@ fn every_variant_dtype_and_layout_matches_the_reference_on_every_kind_of_plan() 
         for dtype in DTYPES {
             for layout in [Layout::Contiguous, Layout::ChannelsLast] {
                 seed += 1;
-                let case = Case { variant, grid: shapes[seed as usize % shapes.len()], layout, dtype, offset: 0, data: Data::Plain };
+                let case = Case {
+                    variant,
+                    grid: shapes[seed as usize % shapes.len()],
+                    layout,
+                    dtype,
+                    offset: 0,
+                    data: Data::Plain,
+                };
                 ran.extend(check(emulator, &case, 64, 12 << 10, seed, SCHEDULES));
             }
         }
@@ -108,7 +120,14 @@ fn spikes_match_the_reference_in_every_dtype() {
     let Some(emulator) = emulator() else { return };
     for (seed, dtype) in DTYPES.into_iter().enumerate() {
         let variant = Variant::ALL[seed];
-        let case = Case { variant, grid: grid(4, 8, 5, 64), layout: Layout::Contiguous, dtype, offset: 0, data: Data::Spikes };
+        let case = Case {
+            variant,
+            grid: grid(4, 8, 5, 64),
+            layout: Layout::Contiguous,
+            dtype,
+            offset: 0,
+            data: Data::Spikes,
+        };
         check(emulator, &case, 64, 12 << 10, seed as u64, 2);
     }
 }
@@ -122,7 +141,14 @@ fn tensors_may_start_at_any_element() {
             for shape in [grid(2, 3, 4, 16), grid(2, 5, 7, 1)] {
                 seed += 1;
                 let variant = Variant::TemporalEffective;
-                let case = Case { variant, grid: shape, layout: Layout::Contiguous, dtype, offset, data: Data::Plain };
+                let case = Case {
+                    variant,
+                    grid: shape,
+                    layout: Layout::Contiguous,
+                    dtype,
+                    offset,
+                    data: Data::Plain,
+                };
                 let ran = check(emulator, &case, 64, 12 << 10, seed, 2);
                 assert!(ran.iter().all(|plan| plan.copy_bytes <= offset), "{case:?}");
             }
@@ -135,13 +161,19 @@ fn a_value_that_is_not_finite_spoils_its_own_channel_only() {
     let Some(emulator) = emulator() else { return };
     let mut seed = 200;
     for value in [f64::NAN, f64::INFINITY] {
-        for (shape, layout) in [(grid(2, 4, 6, 9), Layout::Contiguous), (grid(2, 4, 6, 9), Layout::ChannelsLast)] {
+        for (shape, layout) in
+            [(grid(2, 4, 6, 9), Layout::Contiguous), (grid(2, 4, 6, 9), Layout::ChannelsLast)]
+        {
             for variant in [Variant::BatchNorm, Variant::ThroughTime] {
                 seed += 1;
                 let data = Data::Broken { channel: 3, value };
                 let case = Case { variant, grid: shape, layout, dtype: DType::F32, offset: 0, data };
                 let norm = NormCase::new(&case, seed);
-                assert_eq!(norm.expected.y.iter().filter(|y| y.is_nan()).count() % 9, 0, "the reference spoils cells");
+                assert_eq!(
+                    norm.expected.y.iter().filter(|y| y.is_nan()).count() % 9,
+                    0,
+                    "the reference spoils cells"
+                );
                 let device = small_device(64, 12 << 10);
                 for plan in some_of(norm.plans(CudaPass::Forward, &device), &mut Random::new(seed)) {
                     let result = norm.check_forward(emulator, &plan, 2);
@@ -156,7 +188,14 @@ fn a_value_that_is_not_finite_spoils_its_own_channel_only() {
 fn time_steps_that_do_not_fit_together_take_several_launches() {
     let Some(emulator) = emulator() else { return };
     for (seed, variant) in Variant::ALL.into_iter().enumerate() {
-        let case = Case { variant, grid: grid(150, 2, 3, 4), layout: Layout::Contiguous, dtype: DType::F32, offset: 0, data: Data::Plain };
+        let case = Case {
+            variant,
+            grid: grid(150, 2, 3, 4),
+            layout: Layout::Contiguous,
+            dtype: DType::F32,
+            offset: 0,
+            data: Data::Plain,
+        };
         let ran = check(emulator, &case, 64, 10 << 10, 4 * seed as u64, 2);
         assert!(ran.iter().any(|plan| plan.launches().count() > 1), "{variant:?}");
     }
@@ -175,7 +214,8 @@ fn blocks_of_the_size_a_gpu_runs_match_the_reference() {
     .enumerate()
     {
         let variant = Variant::ALL[seed];
-        let case = Case { variant, grid: shape, layout: Layout::Contiguous, dtype, offset: 0, data: Data::Plain };
+        let case =
+            Case { variant, grid: shape, layout: Layout::Contiguous, dtype, offset: 0, data: Data::Plain };
         check(emulator, &case, 512, 48 << 10, seed as u64, 2);
     }
 }
@@ -188,7 +228,12 @@ fn random_shapes_match_the_reference_on_the_plan_chosen_for_them() {
         let spaces = [1, 2, 3, 4, 8, 16, 49, 57, 196, 255, 600];
         let case = Case {
             variant: Variant::ALL[random.below(Variant::ALL.len())],
-            grid: grid(1 + random.below(5), 2 + random.below(7), 1 + random.below(24), spaces[random.below(spaces.len())]),
+            grid: grid(
+                1 + random.below(5),
+                2 + random.below(7),
+                1 + random.below(24),
+                spaces[random.below(spaces.len())],
+            ),
             layout: [Layout::Contiguous, Layout::ChannelsLast][random.below(2)],
             dtype: DTYPES[random.below(4)],
             offset: [0, 0, 8][random.below(3)],
@@ -201,10 +246,13 @@ fn random_shapes_match_the_reference_on_the_plan_chosen_for_them() {
             multiprocessors: 1 + random.below(6),
             ..small_device(32 << random.below(3), (10 + random.below(20)) << 10)
         };
-        let plan = |pass| CudaPlan::new(pass, case.grid, case.layout, case.dtype, case.alignment(), &device).unwrap();
+        let plan = |pass| {
+            CudaPlan::new(pass, case.grid, case.layout, case.dtype, case.alignment(), &device).unwrap()
+        };
         let schedules = 1 + random.below(3) as u32;
         let (forward, backward) = (plan(CudaPass::Forward), plan(CudaPass::Backward));
-        norm.check_forward(emulator, &forward, schedules).unwrap_or_else(|why| panic!("{why}\n{case:?}\n{forward:?}"));
+        norm.check_forward(emulator, &forward, schedules)
+            .unwrap_or_else(|why| panic!("{why}\n{case:?}\n{forward:?}"));
         let batch_statistics = random.below(4) > 0;
         norm.check_backward(emulator, &backward, batch_statistics, schedules)
             .unwrap_or_else(|why| panic!("{why}\n{case:?}\n{backward:?}"));

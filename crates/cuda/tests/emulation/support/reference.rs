@@ -40,7 +40,8 @@ pub fn norm(spec: &NormSpec, grid: Grid, inputs: &Inputs, batch_statistics: bool
     let w = |t: usize, c: usize| inputs.weight.as_ref().map_or(1.0, |w| w[row(spec.weight, t, c)]);
     let b = |t: usize, c: usize| inputs.bias.as_ref().map_or(0.0, |b| b[row(spec.bias, t, c)]);
     let p = |t: usize| inputs.scale.as_ref().map_or(1.0, |p| p[t]);
-    let zeros = |given: Rows, present: bool| vec![0.0; if present { given.count(steps) * channels } else { 0 }];
+    let zeros =
+        |given: Rows, present: bool| vec![0.0; if present { given.count(steps) * channels } else { 0 }];
     let mut out = Expected {
         y: vec![0.0; inputs.x.len()],
         dx: vec![0.0; inputs.x.len()],
@@ -158,7 +159,8 @@ pub fn neu_norm(k: f64, shared: bool, grid: Grid, inputs: &NeuNormInputs) -> Neu
             }
             let mut later = inputs.carry.as_ref().map_or(0.0, |carry| carry[i * s + j]);
             for t in (0..steps).rev() {
-                later -= (0..channels).map(|c| inputs.weight[w(c, j)] * inputs.dy[index(t, i, c, j)]).sum::<f64>();
+                later -=
+                    (0..channels).map(|c| inputs.weight[w(c, j)] * inputs.dy[index(t, i, c, j)]).sum::<f64>();
                 for c in 0..channels {
                     let e = index(t, i, c, j);
                     out.dx[e] = inputs.dy[e] + k1 * later;

@@ -1,17 +1,16 @@
 //! NeuNorm's kernels, emulated, against the recurrence written out.
 
-mod support;
-
+use crate::support::case::{grid, small_device};
+use crate::support::emulator::{SCHEDULES, emulator};
+use crate::support::neu_norm::NeuNormCase;
 use spikenorm_core::DType;
 use spikenorm_core::norm::Layout;
-use support::case::{grid, small_device};
-use support::emulator::{SCHEDULES, emulator};
-use support::neu_norm::NeuNormCase;
 
 #[test]
 fn forward_and_backward_match_the_recurrence_in_every_dtype_and_layout() {
     let Some(emulator) = emulator() else { return };
-    let shapes = [grid(3, 5, 6, 49), grid(2, 3, 5, 1), grid(4, 2, 1, 16), grid(1, 4, 40, 12), grid(2, 7, 300, 4)];
+    let shapes =
+        [grid(3, 5, 6, 49), grid(2, 3, 5, 1), grid(4, 2, 1, 16), grid(1, 4, 40, 12), grid(2, 7, 300, 4)];
     let mut count = 0;
     for shape in shapes {
         for dtype in [DType::F32, DType::F64, DType::F16, DType::BF16] {
