@@ -213,7 +213,7 @@ SPIKENORM_DEVICE void norm_backward(const NormParams& p) {
             block_sync();
         }
         if (whole && p.scale_grad != nullptr && b.member == 0) {
-            if (is_last_block(p.barriers + p.teams, p.tiles, reinterpret_cast<unsigned*>(b.partial()))) {
+            if (is_last_block(p.barriers, p.tiles, reinterpret_cast<unsigned*>(b.partial()))) {
                 write_scale_gradient<P>(p);
             }
             block_sync();
@@ -250,7 +250,7 @@ SPIKENORM_DEVICE void combine_backward(const NormParams& p) {
     }
     if (p.scale_grad != nullptr) {
         const unsigned blocks = static_cast<unsigned>((threads + thread_count() - 1) / thread_count());
-        if (is_last_block(p.barriers + p.teams, blocks, reinterpret_cast<unsigned*>(dynamic_shared()))) {
+        if (is_last_block(p.barriers, blocks, reinterpret_cast<unsigned*>(dynamic_shared()))) {
             write_scale_gradient<P>(p);
         }
     }

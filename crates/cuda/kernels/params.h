@@ -33,7 +33,7 @@ struct SpikenormNormParams {
     double* slots;          // [T, C, K, 2]: what each member found per cell
     double* row_means;      // [2, rows, C]: m1 and m2 of a backward in two launches
     double* scale_terms;    // [T, C]
-    unsigned int* barriers; // one per team, and one ticket after them; zero before the first launch
+    unsigned int* barriers; // one ticket, then one per team; zero before the first launch
 
     double eps;
     double factor;

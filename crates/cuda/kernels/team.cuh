@@ -41,7 +41,7 @@ SPIKENORM_DEVICE void publish(const Block<T>& b) {
     if (p.sync == SPIKENORM_SYNC_CLUSTER) {
         cluster_sync();
     } else if (p.sync == SPIKENORM_SYNC_COOPERATIVE) {
-        cooperative_sync(p.barriers + b.team, b.member, p.team);
+        cooperative_sync(p.barriers + 1 + b.team, b.member, p.team);
     } else {
         block_sync();
     }

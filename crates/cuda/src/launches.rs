@@ -23,8 +23,8 @@ pub struct Launch<P> {
     pub shared: usize,
 }
 
-/// Elements of scratch memory a pass needs. Only the barriers must hold zeros, and hold them again
-/// afterwards in everything but the top bit.
+/// Elements of scratch memory a pass needs. Only the barriers must hold zeros before the first pass: each
+/// pass leaves them as the next one needs them, whatever its plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workspace {
     /// float64.
