@@ -1,5 +1,7 @@
 //! Claims about plans that no GPU is needed for.
 
+#![allow(clippy::unwrap_used)]
+
 use proptest::prelude::*;
 use spikenorm_core::norm::{CudaDevice, CudaNeuNormPlan, CudaPass, CudaPlan, Lanes, Layout, TeamSync};
 use spikenorm_core::{DType, Grid};

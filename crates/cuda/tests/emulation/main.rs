@@ -3,6 +3,8 @@
 //! Environment: `SPIKENORM_EXHAUSTIVE=1` runs every plan of every case and more random shapes, `CXX` names
 //! the compiler. The tests that break the kernels on purpose are `--ignored`: they take minutes.
 
+#![allow(clippy::unwrap_used)]
+
 mod harness;
 mod mutations;
 mod neu_norm;

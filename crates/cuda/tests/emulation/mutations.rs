@@ -102,7 +102,7 @@ pub const MUTATIONS: &[Mutation] = &[
         0,
         "(cell * p.team + member / 2)",
     ),
-    plant(
+    unseen(
         "team: members are merged in an order that depends on the block",
         TEAM,
         "member = b.lane % width;",
@@ -117,7 +117,7 @@ pub const MUTATIONS: &[Mutation] = &[
         "(first_row(p, member + 1) - 1)",
     ),
     plant("team: no cluster barrier before the peers are read", TEAM, "cluster_sync();", 0, ""),
-    plant("team: no cluster barrier before a block's memory goes away", TEAM, "cluster_sync();", 1, ""),
+    plant("team: no cluster barrier before a block's memory goes away", TEAM, "cluster_sync();", 1, "{}"),
     plant(
         "team: nobody waits at the cooperative barrier",
         TEAM,

@@ -116,6 +116,17 @@ fn a_mean_of_a_million_deviations_costs_no_digits() {
 }
 
 #[test]
+fn statistics_per_step_do_not_rest_on_the_first_step() {
+    let Some(emulator) = emulator() else { return };
+    let data = Data::Drifting { mean: 1e4, deviation: 1e-2 };
+    for layout in [Layout::Contiguous, Layout::ChannelsLast] {
+        let variant = Variant::ThroughTime;
+        let case = Case { variant, grid: grid(3, 6, 3, 100), layout, dtype: DType::F32, offset: 0, data };
+        check(emulator, &case, 64, 12 << 10, 1, 2);
+    }
+}
+
+#[test]
 fn spikes_match_the_reference_in_every_dtype() {
     let Some(emulator) = emulator() else { return };
     for (seed, dtype) in DTYPES.into_iter().enumerate() {

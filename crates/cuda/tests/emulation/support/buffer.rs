@@ -37,6 +37,10 @@ impl Buffer {
         Self::new(&vec![f64::NAN; len], dtype, offset)
     }
 
+    pub fn from_bytes(bytes: Vec<u8>, dtype: DType) -> Self {
+        Self { bytes, offset: 0, dtype }
+    }
+
     pub fn zeroed_words(len: usize) -> Self {
         Self { bytes: vec![0; len * 4], offset: 0, dtype: DType::F32 }
     }

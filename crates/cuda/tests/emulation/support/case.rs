@@ -71,6 +71,8 @@ pub enum Data {
     Spikes,
     /// The same, far from zero: the mean's digits leave none for the deviation.
     Far { mean: f64, deviation: f64 },
+    /// Far from zero after the first step only: each channel's very first value tells nothing of the rest.
+    Drifting { mean: f64, deviation: f64 },
     /// Plain with one value replaced, in one channel.
     Broken { channel: usize, value: f64 },
 }

@@ -256,10 +256,11 @@ fn inputs(case: &Case, spec: &NormSpec, random: &mut Random) -> Inputs {
     let Grid { t, n, c, s } = case.grid;
     let p = case.dtype.parameter();
     let mut x = Vec::with_capacity(case.grid.len());
-    for _row in 0..t * n {
+    for row in 0..t * n {
         for channel in 0..c {
             let (mean, deviation) = match case.data {
                 Data::Far { mean, deviation } => (mean, deviation),
+                Data::Drifting { mean, deviation } => (mean * (row / n) as f64, deviation),
                 _ => (0.5 - 0.1 * (channel % 11) as f64, 1.0 + 0.2 * (channel % 5) as f64),
             };
             for _ in 0..s {

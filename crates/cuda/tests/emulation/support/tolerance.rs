@@ -36,8 +36,9 @@ pub fn compare(what: &str, got: &[f64], expected: &[f64], dtype: DType, floor: f
         }
         let allowed = gate(dtype) * largest + (relative * e.abs() * 1.001).max(least);
         let excess = (g - e).abs() / allowed;
-        if !(excess <= worst.0) {
-            worst = (if excess.is_nan() { f64::INFINITY } else { excess }, i);
+        let excess = if excess.is_nan() { f64::INFINITY } else { excess };
+        if excess > worst.0 {
+            worst = (excess, i);
         }
     }
     if worst.0 > 1.0 {
