@@ -15,6 +15,9 @@
 mod call;
 mod coefficients;
 mod cpu_plan;
+mod cuda_cost;
+mod cuda_neu_norm_plan;
+mod cuda_plan;
 mod spec;
 
 pub use call::{NormForward, NormGrads, NormOutput, NormSaved, RunningUpdate, Statistics};
@@ -22,4 +25,6 @@ pub use coefficients::{
     Affine, CellSums, DxCoefficients, Moments, ParameterGrads, RowStatistics, dx_coefficients,
 };
 pub use cpu_plan::CpuPlan;
+pub use cuda_neu_norm_plan::CudaNeuNormPlan;
+pub use cuda_plan::{CudaDevice, CudaPass, CudaPlan, Lanes, Layout, SharedOffsets, TeamSync};
 pub use spec::{NormSpec, Rows};

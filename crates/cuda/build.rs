@@ -1,0 +1,97 @@
+//! Compiles kernels/kernels.cu into one fat binary that the crate embeds. Without nvcc the crate builds
+//! without kernels and knows why; only kernels that do not compile fail the build.
+//!
+//! Default: machine code for sm_90 and PTX for anything newer or older (compute_75), which the driver
+//! compiles when it is first used. `SPIKENORM_CUDA_ARCHS="75 80 86 89 90 100 120"` makes machine code for
+//! those, and PTX of the newest.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const KERNELS: [&str; 10] = [
+    "device.cuh",
+    "kernels.cu",
+    "neu_norm.cuh",
+    "norm_backward.cuh",
+    "norm_forward.cuh",
+    "numeric.cuh",
+    "params.h",
+    "team.cuh",
+    "tile.cuh",
+    "../build.rs",
+];
+
+fn main() {
+    for variable in ["SPIKENORM_CUDA_ARCHS", "SPIKENORM_NO_CUDA", "CUDA_HOME", "CUDA_PATH", "PATH"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    println!("cargo::rustc-check-cfg=cfg(spikenorm_kernels)");
+    let kernels = Path::new("kernels");
+    for file in KERNELS {
+        println!("cargo::rerun-if-changed={}", kernels.join(file).display());
+    }
+    let reason = match find_nvcc() {
+        Ok(nvcc) => {
+            compile(&nvcc, &kernels.join("kernels.cu"));
+            println!("cargo::rustc-cfg=spikenorm_kernels");
+            String::new()
+        }
+        Err(reason) => reason,
+    };
+    println!("cargo::rustc-env=SPIKENORM_NO_KERNELS_REASON={reason}");
+}
+
+/// The places scripts/setup-cuda.mjs looks in, in its order.
+fn find_nvcc() -> Result<PathBuf, String> {
+    if env::var_os("SPIKENORM_NO_CUDA").is_some() {
+        return Err("this build was made with SPIKENORM_NO_CUDA set".into());
+    }
+    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/cuda/site/nvidia/cu13/bin");
+    println!("cargo::rerun-if-changed={}", cache.display());
+    let path = env::var_os("PATH").unwrap_or_default();
+    let homes = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os);
+    let folders =
+        env::split_paths(&path).chain(homes.map(|home| PathBuf::from(home).join("bin"))).chain([cache]);
+    let runs = |nvcc: &PathBuf| {
+        nvcc.is_file() && Command::new(nvcc).arg("--version").output().is_ok_and(|run| run.status.success())
+    };
+    folders.map(|folder| folder.join(if cfg!(windows) { "nvcc.exe" } else { "nvcc" })).find(runs).ok_or_else(
+        || "this build was made without nvcc; install it with npm run setup:cuda and build again".into(),
+    )
+}
+
+/// `-gencode` arguments for the architectures asked for.
+fn architectures() -> Vec<String> {
+    let asked = env::var("SPIKENORM_CUDA_ARCHS").unwrap_or_default();
+    let mut list: Vec<u32> = asked
+        .split([' ', ',', ';'])
+        .filter(|word| !word.is_empty())
+        .map(|word| {
+            word.parse()
+                .unwrap_or_else(|_| panic!("SPIKENORM_CUDA_ARCHS: expected numbers such as 90, got '{word}'"))
+        })
+        .collect();
+    list.sort_unstable();
+    let machine_code = |arch: &u32| format!("arch=compute_{arch},code=sm_{arch}");
+    let ptx = |arch: u32| format!("arch=compute_{arch},code=compute_{arch}");
+    match list.last() {
+        None => vec![machine_code(&90), ptx(75)],
+        Some(&newest) => list.iter().map(machine_code).chain([ptx(newest)]).collect(),
+    }
+}
+
+fn compile(nvcc: &Path, source: &Path) {
+    let output = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("kernels.fatbin");
+    let mut command = Command::new(nvcc);
+    command.args(["-fatbin", "-std=c++17", "-O3", "-Xptxas", "-v"]);
+    for architecture in architectures() {
+        command.args(["-gencode", &architecture]);
+    }
+    command.arg(source).arg("-o").arg(&output);
+    let run = command.output().unwrap_or_else(|error| panic!("{}: {error}", nvcc.display()));
+    let messages = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{} could not compile the kernels:\n{messages}", nvcc.display());
+    // tests/registers.rs reads what ptxas says of each kernel.
+    std::fs::write(output.with_extension("ptxas.txt"), messages.as_bytes()).expect("OUT_DIR is writable");
+}

@@ -1,0 +1,95 @@
+// What kernels/device.cuh offers on a GPU, over fibers on the host: each CUDA thread is a fiber that
+// runs until it must wait, and a schedule decides who runs next. Tests only.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#define SPIKENORM_DEVICE inline
+#define SPIKENORM_KERNEL(name, Params, threads, function)                                          \
+    static void name(const void* params) { function(*static_cast<const Params*>(params)); }        \
+    static const spikenorm::emulation::Registration name##_registration{#name, name, threads};
+
+namespace spikenorm::emulation {
+
+struct Registration {
+    Registration(const char* name, void (*kernel)(const void*), unsigned most_threads);
+};
+
+// Of the running fiber.
+unsigned thread_index();
+unsigned block_index();
+unsigned thread_count();
+char* shared_memory(unsigned rank_in_cluster);
+char* own_shared_memory();
+void wait_for_block();
+void wait_for_cluster();
+double exchange(double value, unsigned mask);
+void copy(void* to, const void* from, unsigned bytes);
+void finish_copies();
+void pause();
+std::uint32_t half_to_float_bits(std::uint16_t bits);
+std::uint16_t float_to_half_bits(float value);
+
+}  // namespace spikenorm::emulation
+
+namespace spikenorm {
+
+inline unsigned thread_index() { return emulation::thread_index(); }
+inline unsigned thread_count() { return emulation::thread_count(); }
+inline unsigned block_index() { return emulation::block_index(); }
+inline void block_sync() { emulation::wait_for_block(); }
+inline char* dynamic_shared() { return emulation::own_shared_memory(); }
+inline double shuffle_xor(double value, unsigned mask) { return emulation::exchange(value, mask); }
+
+template <int BYTES>
+inline void copy_async(void* shared, const void* global) {
+    emulation::copy(shared, global, BYTES);
+}
+inline void copy_wait() { emulation::finish_copies(); }
+
+inline void cluster_sync() { emulation::wait_for_cluster(); }
+template <typename T>
+inline const T* cluster_peer(const T* shared, unsigned rank) {
+    const auto offset = reinterpret_cast<const char*>(shared) - emulation::own_shared_memory();
+    return reinterpret_cast<const T*>(emulation::shared_memory(rank) + offset);
+}
+
+// Fibers switch only where they wait, so an atomic is an ordinary operation; writes are seen in the
+// order they are made.
+inline void device_fence() {}
+inline unsigned atomic_add(unsigned* at, unsigned value) {
+    const unsigned before = *at;
+    *at = before + value;
+    return before;
+}
+inline unsigned atomic_increment(unsigned* at, unsigned last) {
+    const unsigned before = *at;
+    *at = before >= last ? 0 : before + 1;
+    return before;
+}
+inline unsigned load_flag(const unsigned* at) { return *at; }
+inline void spin() { emulation::pause(); }
+template <typename T>
+inline T load_fresh(const T* at) {
+    return *at;
+}
+
+inline float bits_to_float(unsigned bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+inline unsigned float_to_bits(float value) {
+    unsigned bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+inline float half_to_float(unsigned short bits) { return bits_to_float(emulation::half_to_float_bits(bits)); }
+inline unsigned short float_to_half(float value) { return emulation::float_to_half_bits(value); }
+inline float fused(float a, float b, float c) { return std::fma(a, b, c); }
+inline double fused(double a, double b, double c) { return std::fma(a, b, c); }
+inline double square_root(double value) { return std::sqrt(value); }
+
+}  // namespace spikenorm

@@ -1,0 +1,240 @@
+// Forward of the batch norm family: y = p_t * (w * (x - mean_r) * i_r + b), i_r = 1 / sqrt(var_r + eps).
+//
+// Per cell, two passes over the tile in shared memory: the mean, as a deviation from the channel's very
+// first value (the pivot, the same for every block), then the squared deviations from that mean, which
+// also yield what the mean was off by. Never a difference of sums of squares.
+#pragma once
+
+#include "team.cuh"
+
+namespace spikenorm {
+
+template <typename P>
+struct ForwardCoefficients {
+    Split<P> mean;
+    P gain;
+    P offset;
+};
+
+template <typename P>
+struct RowStatistics {
+    Split<P> mean;
+    P inverse;
+};
+
+template <typename P>
+struct SumFromPivot {
+    P pivot, a, b;
+    SPIKENORM_DEVICE void add(P x, P) { a += x - pivot; }
+};
+
+template <typename P>
+struct SumFromMean {
+    Split<P> mean;
+    P a, b;
+    SPIKENORM_DEVICE void add(P x, P) {
+        const P d = deviation(x, mean);
+        a += d;
+        b = fused(d, d, b);
+    }
+};
+
+template <typename P>
+struct Normalise {
+    ForwardCoefficients<P> k;
+    SPIKENORM_DEVICE P operator()(P x, P) const { return fused(deviation(x, k.mean), k.gain, k.offset); }
+};
+
+// The pivot of channel c: its first value of the first step.
+template <typename T>
+SPIKENORM_DEVICE typename Element<T>::P pivot_of(const NormParams& p, unsigned channel) {
+    return Element<T>::load(static_cast<const T*>(p.x)[static_cast<unsigned long long>(channel) * p.space]);
+}
+
+// Adds the chunk in shared memory to results().
+template <class Lanes, typename T>
+SPIKENORM_DEVICE void add_chunk(const Block<T>& b, const typename Element<T>::P* pivots) {
+    using P = typename Element<T>::P;
+    const NormParams& p = b.p;
+    const double before = values_before(p, b.first) - values_before(p, b.begin);
+    const double count = values_before(p, b.first + b.rows) - values_before(p, b.first);
+    Split<P>* centre = b.template coefficients<Split<P>>();
+
+    Lanes::template visit<1, true>(b, [&](unsigned, unsigned c) { return SumFromPivot<P>{pivots[c], P(0), P(0)}; });
+    block_sync();
+    for_each_cell(b, [&](unsigned t, unsigned c) {
+        const unsigned cell = t * p.tile_channels + c;
+        centre[cell] = split_sum(pivots[c], sum_parts(b, cell).a / count);
+    });
+    block_sync();
+    Lanes::template visit<1, true>(b, [&](unsigned t, unsigned c) {
+        return SumFromMean<P>{centre[t * p.tile_channels + c], P(0), P(0)};
+    });
+    block_sync();
+    for_each_cell(b, [&](unsigned t, unsigned c) {
+        const unsigned cell = t * p.tile_channels + c;
+        const Pair sums = sum_parts(b, cell);
+        const double shift = sums.a / count;
+        const double m2 = sums.b - sums.a * shift;
+        // What was subtracted is high + low as rounded, so that is what the shift is relative to.
+        const double mean = (static_cast<double>(centre[cell].high) - pivots[c]) + centre[cell].low + shift;
+        Moments all{before, b.results()[cell].a, b.results()[cell].b};
+        // NaN stays NaN; only rounding below zero is cut off.
+        all.merge({count, mean, m2 < 0.0 ? 0.0 : m2});
+        b.results()[cell] = Pair{all.mean, all.m2};
+    });
+}
+
+// Statistics of row `row` of channel `channel` from its cells, `cell(t)` being their moments relative
+// to the pivot. Where `write`, saves them and moves the running statistics.
+template <typename P, class Cell>
+SPIKENORM_DEVICE RowStatistics<P> finish_row(const NormParams& p, unsigned row, unsigned channel, P pivot, bool write, Cell cell) {
+    const bool per_step = p.statistics_stride != 0;
+    const double count = values_before(p, p.rows);
+    Moments total{0.0, 0.0, 0.0};
+    for (unsigned t = per_step ? row : 0; t < (per_step ? row + 1 : p.all_steps); ++t) {
+        const Pair pair = cell(t);
+        total.merge({count, pair.a, pair.b});
+    }
+    const double var = total.m2 / total.count;
+    const RowStatistics<P> found{split_sum(pivot, total.mean), static_cast<P>(1.0 / square_root(var + p.eps))};
+    if (write) {
+        const unsigned long long at = static_cast<unsigned long long>(row) * p.statistics_stride + channel;
+        const unsigned long long plane = static_cast<unsigned long long>(per_step ? p.all_steps : 1) * p.channels;
+        if (p.statistics != nullptr) {
+            P* saved = static_cast<P*>(p.statistics) + at;
+            saved[0] = found.mean.high;
+            saved[plane] = found.mean.low;
+            saved[2 * plane] = found.inverse;
+        }
+        if (p.running_mean != nullptr) {
+            P* mean = static_cast<P*>(p.running_mean) + at;
+            P* variance = static_cast<P*>(p.running_var) + at;
+            const double f = p.factors != nullptr ? p.factors[row] : p.factor;
+            const double unbiased = total.m2 / (total.count - 1.0);
+            *mean = static_cast<P>((1.0 - f) * *mean + f * (static_cast<double>(found.mean.high) + found.mean.low));
+            *variance = static_cast<P>((1.0 - f) * *variance + f * unbiased);
+        }
+    }
+    return found;
+}
+
+// Statistics an earlier launch has left, or the running ones, which are saved where `write`.
+template <typename P>
+SPIKENORM_DEVICE RowStatistics<P> known_row(const NormParams& p, unsigned step, unsigned channel, bool write) {
+    const unsigned long long at = static_cast<unsigned long long>(step) * p.statistics_stride + channel;
+    const unsigned long long plane =
+        static_cast<unsigned long long>(p.statistics_stride != 0 ? p.all_steps : 1) * p.channels;
+    P* saved = static_cast<P*>(p.statistics) + at;
+    if (p.batch_statistics) return {{saved[0], saved[plane]}, saved[2 * plane]};
+    const double var = static_cast<const P*>(p.running_var)[at];
+    const RowStatistics<P> found{{static_cast<const P*>(p.running_mean)[at], P(0)},
+                                 static_cast<P>(1.0 / square_root(var + p.eps))};
+    if (write && p.statistics != nullptr) {
+        saved[0] = found.mean.high;
+        saved[plane] = P(0);
+        saved[2 * plane] = found.inverse;
+    }
+    return found;
+}
+
+// [rows, C] entry of step t, or `absent`.
+template <typename P>
+SPIKENORM_DEVICE double entry(const void* tensor, unsigned stride, unsigned step, unsigned channel, double absent) {
+    if (tensor == nullptr) return absent;
+    return static_cast<const P*>(tensor)[static_cast<unsigned long long>(step) * stride + channel];
+}
+
+template <typename T, class Lanes>
+SPIKENORM_DEVICE void norm_forward(const NormParams& p) {
+    using P = typename Element<T>::P;
+    Block<T> b(p);
+    const bool whole = p.phase == SPIKENORM_PHASE_BOTH;
+    const bool sums = p.phase != SPIKENORM_PHASE_APPLY;
+    P* pivots = b.row_state();
+    RowStatistics<P>* statistics = reinterpret_cast<RowStatistics<P>*>(pivots + p.tile_channels);
+    ForwardCoefficients<P>* coefficients = b.template coefficients<ForwardCoefficients<P>>();
+
+    for (unsigned tile = b.team; tile < p.tiles; tile += p.teams) {
+        b.enter_tile(tile);
+        const unsigned chunks = b.chunks();
+        if (sums) {
+            for (unsigned c = thread_index(); c < b.live; c += thread_count()) pivots[c] = pivot_of<T>(p, b.channel + c);
+            for_each_cell(b, [&](unsigned t, unsigned c) { b.results()[t * p.tile_channels + c] = Pair{0.0, 0.0}; });
+            for (unsigned chunk = 0; chunk < chunks; ++chunk) {
+                b.enter_chunk(chunk);
+                move_chunk<false>(b, p.x, 0);
+                copy_wait();
+                block_sync();
+                add_chunk<Lanes>(b, pivots);
+            }
+            publish(b);
+        }
+        if (p.phase == SPIKENORM_PHASE_SUMS) {
+            block_sync();
+            continue;
+        }
+        if (whole) {
+            merge_members<MergeMoments>(b);
+            block_sync();
+            const unsigned rows = p.statistics_stride != 0 ? p.steps : 1;
+            for (unsigned i = thread_index(); i < rows * b.live; i += thread_count()) {
+                const unsigned c = i % b.live;
+                statistics[i / b.live * p.tile_channels + c] =
+                    finish_row<P>(p, i / b.live, b.channel + c, pivots[c], b.member == 0,
+                                  [&](unsigned t) { return b.merged()[t * p.tile_channels + c]; });
+            }
+            block_sync();
+        }
+        for_each_cell(b, [&](unsigned t, unsigned c) {
+            const unsigned step = p.first_step + t;
+            const unsigned channel = b.channel + c;
+            const bool first_of_row = b.member == 0 && (p.statistics_stride != 0 || step == 0);
+            const RowStatistics<P> row = whole ? statistics[(p.statistics_stride != 0 ? t * p.tile_channels : 0) + c]
+                                               : known_row<P>(p, step, channel, first_of_row);
+            const double scale = p.scale != nullptr ? static_cast<const P*>(p.scale)[step] : 1.0;
+            const double weight = entry<P>(p.weight, p.weight_stride, step, channel, 1.0);
+            const double bias = entry<P>(p.bias, p.bias_stride, step, channel, 0.0);
+            coefficients[t * p.tile_channels + c] = {row.mean, static_cast<P>(scale * weight * row.inverse),
+                                                     static_cast<P>(scale * bias)};
+        });
+        // From the last chunk, which is still here, to the first: what was read last is in L2.
+        for (unsigned chunk = chunks; chunk-- > 0;) {
+            b.enter_chunk(chunk);
+            if (!whole || chunk + 1 < chunks) {
+                move_chunk<false>(b, p.x, 0);
+                copy_wait();
+            }
+            block_sync();
+            Lanes::template visit<1, false>(b, [&](unsigned t, unsigned c) {
+                return Normalise<P>{coefficients[t * p.tile_channels + c]};
+            });
+            block_sync();
+            move_chunk<true>(b, p.out, 0);
+            block_sync();
+        }
+    }
+    release(b);
+}
+
+// Between the halves of a forward in two launches: one thread per statistics row and channel.
+template <typename T>
+SPIKENORM_DEVICE void combine_forward(const NormParams& p) {
+    using P = typename Element<T>::P;
+    const unsigned rows = p.statistics_stride != 0 ? p.all_steps : 1;
+    const unsigned long long index = static_cast<unsigned long long>(block_index()) * thread_count() + thread_index();
+    if (index >= static_cast<unsigned long long>(rows) * p.channels) return;
+    const unsigned row = static_cast<unsigned>(index / p.channels);
+    const unsigned channel = static_cast<unsigned>(index % p.channels);
+    finish_row<P>(p, row, channel, pivot_of<T>(p, channel), true, [&](unsigned t) {
+        Moments cell{0.0, 0.0, 0.0};
+        for (unsigned member = 0; member < p.team; ++member) {
+            const double count = values_before(p, first_row(p, member + 1)) - values_before(p, first_row(p, member));
+            const double* at = slot(p, t, channel, member);
+            cell.merge({count, at[0], at[1]});
+        }
+        return Pair{cell.mean, cell.m2};
+    });
+}
+
+}  // namespace spikenorm

@@ -1,0 +1,168 @@
+//! One GPU: its context, its stream, the loaded kernels and what plans must fit.
+
+use std::collections::HashMap;
+use std::panic::catch_unwind;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
+use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, result};
+use cudarc::nvrtc::Ptx;
+use spikenorm_core::norm::CudaDevice;
+use spikenorm_core::{Error, ErrorCode, Result};
+
+use super::{DeviceMemory, driver_error};
+use crate::fatbin;
+
+/// Threads of a block: what the kernels are compiled for.
+const THREADS: usize = 512;
+/// Largest cluster that every device with clusters can run.
+const PORTABLE_CLUSTER: usize = 8;
+/// Oldest compute capability of the PTX in a default build.
+const OLDEST: (i32, i32) = (7, 5);
+
+pub struct Cuda {
+    pub(super) stream: Arc<CudaStream>,
+    pub(super) limits: CudaDevice,
+    context: Arc<CudaContext>,
+    module: Arc<CudaModule>,
+    functions: Mutex<HashMap<String, CudaFunction>>,
+    barriers: Mutex<Option<Arc<DeviceMemory>>>,
+    tickets: Mutex<Option<Arc<DeviceMemory>>>,
+}
+
+/// Number of devices, or why CUDA cannot be used here.
+pub fn probe() -> Result<usize> {
+    let unavailable = |message: String| Error::new(ErrorCode::CudaUnavailable, format!("CUDA: {message}"));
+    fatbin::kernels().map_err(|reason| unavailable(reason.into()))?;
+    // SAFETY: loads the driver library by its own name and closes it again; its initialisers are NVIDIA's.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(unavailable("no NVIDIA driver (libcuda) on this machine".into()));
+    }
+    // A driver too old for a symbol makes cudarc panic rather than fail.
+    let count = catch_unwind(|| result::init().and_then(|()| result::device::get_count()))
+        .map_err(|_| unavailable("the NVIDIA driver is too old".into()))?
+        .map_err(|error| unavailable(format!("the NVIDIA driver does not start: {error}")))?;
+    match count {
+        0 => Err(unavailable("the NVIDIA driver finds no device".into())),
+        count => Ok(count as usize),
+    }
+}
+
+impl Cuda {
+    pub fn open(ordinal: usize) -> Result<Self> {
+        let count = probe()?;
+        if ordinal >= count {
+            let message = format!("device: expected cuda:0 to cuda:{}, got cuda:{ordinal}", count - 1);
+            return Err(Error::new(ErrorCode::Device, message));
+        }
+        let context = CudaContext::new(ordinal).map_err(driver_error("opening the device"))?;
+        let capability = context.compute_capability().map_err(driver_error("reading the device"))?;
+        if capability < OLDEST {
+            let (major, minor) = capability;
+            let message = format!("CUDA: compute capability {major}.{minor} is older than 7.5");
+            return Err(Error::new(ErrorCode::CudaUnavailable, message));
+        }
+        // SAFETY: with one stream per device there is nothing for events to order.
+        unsafe { context.disable_event_tracking() };
+        let stream = context.new_stream().map_err(driver_error("making a stream"))?;
+        keep_pool_memory(&context).map_err(driver_error("setting up the memory pool"))?;
+        let image = fatbin::kernels().map_err(|reason| Error::new(ErrorCode::CudaUnavailable, reason))?;
+        let module = context.load_module(Ptx::from_binary(image.to_vec())).map_err(|error| {
+            let message = format!(
+                "CUDA: the kernels do not load: {error} (kernels built by nvcc 13 need driver r580 or later)"
+            );
+            Error::new(ErrorCode::CudaUnavailable, message)
+        })?;
+        let limits = limits(&context, &module).map_err(driver_error("reading the device"))?;
+        Ok(Self {
+            stream,
+            limits,
+            context,
+            module,
+            functions: Mutex::default(),
+            barriers: Mutex::default(),
+            tickets: Mutex::default(),
+        })
+    }
+
+    pub fn name(&self) -> Result<String> {
+        self.context.name().map_err(driver_error("reading the device"))
+    }
+
+    /// What plans for this device must fit.
+    pub fn limits(&self) -> &CudaDevice {
+        &self.limits
+    }
+
+    /// Waits until everything launched so far is done, and reports what went wrong in it.
+    pub fn synchronize(&self) -> Result<()> {
+        self.stream.synchronize().map_err(driver_error("waiting for the device"))
+    }
+
+    /// The kernel of that name, allowed all the shared memory a block can have.
+    pub(super) fn function(&self, name: &str) -> Result<CudaFunction> {
+        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = functions.get(name) {
+            return Ok(function.clone());
+        }
+        let function = self.module.load_function(name).map_err(driver_error(name))?;
+        let most = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        function.set_attribute(most, self.limits.shared_per_block as i32).map_err(driver_error(name))?;
+        functions.insert(name.into(), function.clone());
+        Ok(function)
+    }
+
+    /// Words that hold zeros before their first use and are left ready for the next pass. Passes of one
+    /// stream take turns, so they share them.
+    pub(super) fn barriers(&self, words: usize) -> Result<Arc<DeviceMemory>> {
+        self.zeroed(&self.barriers, words)
+    }
+
+    /// The same for NeuNorm, whose words are all tickets.
+    pub(super) fn tickets(&self, words: usize) -> Result<Arc<DeviceMemory>> {
+        self.zeroed(&self.tickets, words)
+    }
+
+    fn zeroed(&self, place: &Mutex<Option<Arc<DeviceMemory>>>, words: usize) -> Result<Arc<DeviceMemory>> {
+        let mut held = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(memory) = held.as_ref()
+            && memory.bytes() >= 4 * words
+        {
+            return Ok(Arc::clone(memory));
+        }
+        let memory = Arc::new(DeviceMemory::zeroed(&self.stream, 4 * words.next_power_of_two())?);
+        *held = Some(Arc::clone(&memory));
+        Ok(memory)
+    }
+}
+
+/// Keeps freed memory in the driver's pool instead of returning it at every synchronisation.
+fn keep_pool_memory(context: &CudaContext) -> std::result::Result<(), cudarc::driver::DriverError> {
+    let mut keep = u64::MAX;
+    let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the device is the context's, its default pool lives as long as the device, and the attribute
+    // takes a 64-bit number, which is read before the call returns.
+    unsafe {
+        let pool = result::device::get_default_mem_pool(context.cu_device())?;
+        sys::cuMemPoolSetAttribute(pool, threshold, (&raw mut keep).cast()).result()
+    }
+}
+
+fn limits(
+    context: &CudaContext,
+    module: &Arc<CudaModule>,
+) -> std::result::Result<CudaDevice, cudarc::driver::DriverError> {
+    let read = |attribute| context.attribute(attribute).map(|value| value.max(0) as usize);
+    // Clusters are in the machine code, not in PTX of an older architecture compiled for a newer device.
+    let has_clusters = context.compute_capability()?.0 >= 9
+        && module.load_function("norm_forward_f32_space4")?.ptx_version()? >= 90;
+    Ok(CudaDevice {
+        multiprocessors: read(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        shared_per_block: read(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+        shared_per_multiprocessor: read(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?,
+        shared_reserved: read(Attribute::CU_DEVICE_ATTRIBUTE_RESERVED_SHARED_MEMORY_PER_BLOCK)?,
+        threads: THREADS,
+        max_cluster: if has_clusters { PORTABLE_CLUSTER } else { 1 },
+        cooperative: read(Attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)? != 0,
+    })
+}

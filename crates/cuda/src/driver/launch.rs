@@ -1,0 +1,69 @@
+//! One kernel launch, plain, by cluster or cooperative.
+
+use std::ffi::c_void;
+
+use cudarc::driver::sys;
+use spikenorm_core::Result;
+
+use super::{Cuda, driver_error};
+use crate::launches::Launch;
+use crate::params::{NeuNormParams, NormParams};
+
+/// A struct that a kernel takes by value, laid out as in kernels/params.h.
+pub(super) trait KernelParams: Copy {}
+impl KernelParams for NormParams {}
+impl KernelParams for NeuNormParams {}
+
+impl Cuda {
+    /// Puts `launch` on the stream. Its addresses must stay allocated until the stream has passed it, which
+    /// memory freed on the same stream later does.
+    pub(super) fn launch<P: KernelParams>(&self, launch: &Launch<P>) -> Result<()> {
+        let function = self.function(&launch.kernel)?;
+        self.stream.context().bind_to_thread().map_err(driver_error("binding the context"))?;
+        let mut attributes = Vec::new();
+        if launch.cluster > 1 {
+            let mut value = sys::CUlaunchAttributeValue { pad: [0; 64] };
+            value.clusterDim =
+                sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: launch.cluster as u32, y: 1, z: 1 };
+            attributes
+                .push(attribute(sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, value));
+        }
+        if launch.cooperative {
+            let mut value = sys::CUlaunchAttributeValue { pad: [0; 64] };
+            value.cooperative = 1;
+            attributes.push(attribute(sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE, value));
+        }
+        let config = sys::CUlaunchConfig {
+            gridDimX: launch.blocks as u32,
+            gridDimY: 1,
+            gridDimZ: 1,
+            blockDimX: launch.threads as u32,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: launch.shared as u32,
+            hStream: self.stream.cu_stream(),
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: attributes.len() as u32,
+        };
+        let mut params = launch.params;
+        let mut arguments: [*mut c_void; 1] = [(&raw mut params).cast()];
+        // SAFETY: the kernel takes one argument, the struct of this name (asserted to have the same layout
+        // on both sides), which is read before the call returns, as are the configuration and attributes.
+        // The addresses in it are of live memory of the sizes the plan asks for: norm.rs and neu_norm.rs
+        // allocate them on this stream.
+        unsafe {
+            sys::cuLaunchKernelEx(
+                &raw const config,
+                function.cu_function(),
+                arguments.as_mut_ptr(),
+                std::ptr::null_mut(),
+            )
+        }
+        .result()
+        .map_err(driver_error(&launch.kernel))
+    }
+}
+
+fn attribute(id: sys::CUlaunchAttributeID, value: sys::CUlaunchAttributeValue) -> sys::CUlaunchAttribute {
+    sys::CUlaunchAttribute { id, pad: [0; 4], value }
+}

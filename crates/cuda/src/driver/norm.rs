@@ -1,0 +1,153 @@
+//! The batch norm family on a device: plan, allocate, launch.
+
+use std::sync::Arc;
+
+use spikenorm_core::norm::{
+    CudaPass, CudaPlan, Layout, NormForward, NormGrads, NormOutput, NormSaved, NormSpec, Statistics,
+};
+use spikenorm_core::{DType, Result, Tensor};
+
+use super::memory::{address, address_of, alignment};
+use super::{Cuda, DeviceMemory};
+use crate::launches::{Workspace, norm_launches};
+use crate::params::NormParams;
+
+/// Scratch memory of one pass: freed, in stream order, when the pass has been launched.
+struct Scratch {
+    slots: DeviceMemory,
+    row_means: DeviceMemory,
+    scale_terms: DeviceMemory,
+    barriers: Arc<DeviceMemory>,
+}
+
+impl Scratch {
+    fn new(cuda: &Cuda, plan: &CudaPlan, spec: &NormSpec, scale_gradient: bool) -> Result<Self> {
+        let sizes = Workspace::of_norm(plan, spec.statistics, scale_gradient);
+        let doubles = |count: usize| DeviceMemory::new(&cuda.stream, 8 * count);
+        Ok(Self {
+            slots: doubles(sizes.slots)?,
+            row_means: doubles(sizes.row_means)?,
+            scale_terms: doubles(sizes.scale_terms)?,
+            barriers: cuda.barriers(sizes.barriers)?,
+        })
+    }
+
+    fn addresses(&self, params: NormParams) -> NormParams {
+        NormParams {
+            slots: self.slots.address(),
+            row_means: self.row_means.address(),
+            scale_terms: self.scale_terms.address(),
+            barriers: self.barriers.address(),
+            ..params
+        }
+    }
+}
+
+impl Cuda {
+    pub fn norm_forward(&self, call: &NormForward<'_, DeviceMemory>) -> Result<NormOutput<DeviceMemory>> {
+        let (spec, grid, parameter) = (call.spec, call.grid, call.x.dtype.parameter());
+        let y = self.empty(&call.x.shape, call.x.dtype)?;
+        let batch_statistics = matches!(call.statistics, Statistics::Batch(_));
+        let pass = if batch_statistics { CudaPass::Forward } else { CudaPass::Apply };
+        let aligned = alignment(&[address(call.x), address(&y)]);
+        let plan = CudaPlan::new(pass, grid, Layout::Contiguous, call.x.dtype, aligned, &self.limits)?;
+        // The halves of a pass in several launches meet in the statistics, so they are there in any case.
+        let statistics = self.empty(&[3, spec.statistics.count(grid.t), grid.c], parameter)?;
+        let scratch = Scratch::new(self, &plan, spec, false)?;
+        let mut params = NormParams {
+            x: address(call.x),
+            out: address(&y),
+            weight: address_of(call.weight),
+            bias: address_of(call.bias),
+            scale: address_of(call.scale),
+            statistics: address(&statistics),
+            ..scratch.addresses(NormParams::new(spec, &plan, batch_statistics))
+        };
+        let mut factors = None;
+        match &call.statistics {
+            Statistics::Batch(None) => {}
+            Statistics::Batch(Some(update)) => {
+                params.running_mean = address(update.mean);
+                params.running_var = address(update.var);
+                params.factor = update.factors.first().copied().unwrap_or(0.0);
+                if update.factors.iter().any(|&factor| factor != params.factor) {
+                    let bytes = bytemuck::cast_slice(update.factors);
+                    let tensor = self.upload(bytes, &[update.factors.len()], DType::F64)?;
+                    params.factors = address(&tensor);
+                    factors = Some(tensor);
+                }
+            }
+            Statistics::Running { mean, var } => {
+                params.running_mean = address(mean);
+                params.running_var = address(var);
+            }
+        }
+        // Copies first: a launch moves the running statistics, and nothing may fail after it.
+        let saved =
+            if call.record { Some(self.save(call, statistics.clone(), batch_statistics)?) } else { None };
+        norm_launches(&plan, &params).iter().try_for_each(|launch| self.launch(launch))?;
+        drop((scratch, factors, statistics));
+        Ok(NormOutput { y, saved })
+    }
+
+    fn save(
+        &self,
+        call: &NormForward<'_, DeviceMemory>,
+        statistics: Tensor<DeviceMemory>,
+        batch_statistics: bool,
+    ) -> Result<NormSaved<DeviceMemory>> {
+        let copy = |tensor: Option<&Tensor<DeviceMemory>>| tensor.map(|x| self.duplicate(x)).transpose();
+        Ok(NormSaved {
+            spec: call.spec.clone(),
+            grid: call.grid,
+            x: call.x.clone(),
+            statistics,
+            batch_statistics,
+            weight: copy(call.weight)?,
+            bias: copy(call.bias)?,
+            scale: copy(call.scale)?,
+        })
+    }
+
+    pub fn norm_backward(
+        &self,
+        saved: &NormSaved<DeviceMemory>,
+        dy: &Tensor<DeviceMemory>,
+    ) -> Result<NormGrads<DeviceMemory>> {
+        let spec = &saved.spec;
+        let dx = self.empty(&saved.x.shape, saved.x.dtype)?;
+        let aligned = alignment(&[address(&saved.x), address(dy), address(&dx)]);
+        let plan = CudaPlan::new(
+            CudaPass::Backward,
+            saved.grid,
+            Layout::Contiguous,
+            dy.dtype,
+            aligned,
+            &self.limits,
+        )?;
+        let scratch = Scratch::new(self, &plan, spec, saved.scale.is_some())?;
+        let like =
+            |x: &Option<Tensor<DeviceMemory>>| x.as_ref().map(|x| self.empty(&x.shape, x.dtype)).transpose();
+        let grads = NormGrads {
+            dx,
+            weight: like(&saved.weight)?,
+            bias: like(&saved.bias)?,
+            scale: like(&saved.scale)?,
+        };
+        let params = NormParams {
+            x: address(&saved.x),
+            dy: address(dy),
+            out: address(&grads.dx),
+            weight: address_of(saved.weight.as_ref()),
+            bias: address_of(saved.bias.as_ref()),
+            scale: address_of(saved.scale.as_ref()),
+            statistics: address(&saved.statistics),
+            weight_grad: address_of(grads.weight.as_ref()),
+            bias_grad: address_of(grads.bias.as_ref()),
+            scale_grad: address_of(grads.scale.as_ref()),
+            ..scratch.addresses(NormParams::new(spec, &plan, saved.batch_statistics))
+        };
+        norm_launches(&plan, &params).iter().try_for_each(|launch| self.launch(launch))?;
+        Ok(grads)
+    }
+}

@@ -1,0 +1,12 @@
+//! The kernels on the host: compiled by the C++ compiler, run by `emulation/`, compared with float64.
+//!
+//! Environment: `SPIKENORM_EXHAUSTIVE=1` runs every plan of every case and more random shapes, `CXX` names
+//! the compiler. The tests that break the kernels on purpose are `--ignored`: they take minutes.
+
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+mod mutations;
+mod neu_norm;
+mod norm;
+mod support;

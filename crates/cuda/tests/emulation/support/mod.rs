@@ -1,0 +1,10 @@
+//! Emulated launches beside a naive float64 reference.
+#![allow(dead_code)] // Each test file uses a part of it.
+
+pub mod buffer;
+pub mod case;
+pub mod emulator;
+pub mod neu_norm;
+pub mod norm;
+pub mod reference;
+pub mod tolerance;

@@ -1,0 +1,40 @@
+//! What ptxas said when the kernels were compiled: a spilled register or one too many halves the speed
+//! of a kernel whose results stay right.
+
+use spikenorm_cuda::fatbin::{compiler_report, kernels};
+
+/// 65536 registers of a multiprocessor over two blocks of 512 threads.
+const MOST_REGISTERS: usize = 64;
+
+fn number_before(line: &str, words: &str) -> Option<usize> {
+    line[..line.find(words)?].split_whitespace().last()?.trim_start_matches('(').parse().ok()
+}
+
+#[test]
+fn no_kernel_spills_and_two_blocks_fit_a_multiprocessor() {
+    let Some(report) = compiler_report() else {
+        eprintln!("SKIPPED: {}", kernels().err().unwrap_or("no report"));
+        return;
+    };
+    let (mut kernel, mut checked) = ("", 0);
+    for line in report.lines() {
+        if let Some(rest) = line.split("Compiling entry function '").nth(1) {
+            kernel = rest.split('\'').next().unwrap_or("");
+        }
+        for what in [" bytes spill stores", " bytes spill loads"] {
+            if let Some(bytes) = number_before(line, what) {
+                assert_eq!(bytes, 0, "{kernel}: {line}");
+            }
+        }
+        if let Some(registers) = number_before(line, " registers") {
+            let most = if kernel.contains("combine") { 2 * MOST_REGISTERS } else { MOST_REGISTERS };
+            assert!(
+                registers <= most,
+                "{kernel} uses {registers} registers, at most {most} leave room for two blocks"
+            );
+            checked += 1;
+        }
+    }
+    // Every kernel named in kernels.cu, for one architecture or more.
+    assert!(checked >= 52, "the report tells of {checked} kernels");
+}
