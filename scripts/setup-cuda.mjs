@@ -35,7 +35,9 @@ function version(nvcc) {
 }
 
 function find() {
-  const homes = [process.env.CUDA_HOME, process.env.CUDA_PATH].filter(Boolean).map((home) => join(home, 'bin'))
+  const homes = [process.env.CUDA_HOME, process.env.CUDA_PATH]
+    .filter(Boolean)
+    .map((home) => join(home, 'bin'))
   const folders = [...(process.env.PATH ?? '').split(delimiter).filter(Boolean), ...homes]
   const candidates = [...folders.map((folder) => join(folder, 'nvcc')), CACHED]
   return candidates.find((path) => existsSync(path) && statSync(path).isFile() && version(path) !== null)
@@ -48,7 +50,10 @@ function fail(message) {
 
 function pip() {
   const probe = spawnSync('python3', ['-m', 'pip', '--version'], { encoding: 'utf8' })
-  if (probe.error) fail('python3 is not on PATH; it is needed to install nvcc. Or install the CUDA toolkit and set CUDA_HOME.')
+  if (probe.error)
+    fail(
+      'python3 is not on PATH; it is needed to install nvcc. Or install the CUDA toolkit and set CUDA_HOME.',
+    )
   if (probe.status === 0) return ['python3', ['-m', 'pip']]
   console.error('setup-cuda: python3 has no pip, making a virtual environment for it')
   const venv = join(CACHE, 'venv')
@@ -58,16 +63,29 @@ function pip() {
 }
 
 function install() {
-  if (process.platform !== 'linux') fail(`the compiler packages are for Linux, this is ${process.platform}; install the CUDA toolkit.`)
+  if (process.platform !== 'linux')
+    fail(`the compiler packages are for Linux, this is ${process.platform}; install the CUDA toolkit.`)
   mkdirSync(CACHE, { recursive: true })
   // A folder left half done by an interrupted run is not worth repairing.
   rmSync(SITE, { recursive: true, force: true })
   const [python, module] = pip()
   console.error(`setup-cuda: installing into ${SITE} (about 270 MB): ${PACKAGES.join(' ')}`)
   // One command for all: they share the folder nvidia/, which a second --target install would replace.
-  const args = [...module, 'install', '--disable-pip-version-check', '--no-deps', '--target', SITE, ...PACKAGES]
-  const run = spawnSync(python, args, { stdio: ['ignore', 2, 2], env: { ...process.env, PIP_ROOT_USER_ACTION: 'ignore' } })
-  if (run.status !== 0) fail(`pip could not install the compiler (exit ${run.status ?? run.signal}); see its message above.`)
+  const args = [
+    ...module,
+    'install',
+    '--disable-pip-version-check',
+    '--no-deps',
+    '--target',
+    SITE,
+    ...PACKAGES,
+  ]
+  const run = spawnSync(python, args, {
+    stdio: ['ignore', 2, 2],
+    env: { ...process.env, PIP_ROOT_USER_ACTION: 'ignore' },
+  })
+  if (run.status !== 0)
+    fail(`pip could not install the compiler (exit ${run.status ?? run.signal}); see its message above.`)
   if (!existsSync(CACHED)) fail(`the packages came without ${CACHED}.`)
   execFileSync('chmod', ['+x', CACHED])
 }
@@ -79,7 +97,8 @@ if (flags.includes('--help')) {
   const unknown = flags.find((flag) => flag !== '--check')
   if (unknown) fail(`unknown option ${unknown}\n${HELP}`)
   let nvcc = find()
-  if (!nvcc && flags.includes('--check')) fail('no nvcc on PATH, in CUDA_HOME, CUDA_PATH or .cache/cuda; run it without --check to install one.')
+  if (!nvcc && flags.includes('--check'))
+    fail('no nvcc on PATH, in CUDA_HOME, CUDA_PATH or .cache/cuda; run it without --check to install one.')
   if (!nvcc) {
     install()
     nvcc = find()
