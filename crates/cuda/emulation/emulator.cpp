@@ -193,9 +193,10 @@ class Device {
         free_.push_back(id);
         if (++blocks_[block].done < launch_.threads) return;
         ++finished_;
+        // The shared memory of a block that has ended is gone, also for its cluster.
+        std::memset(blocks_[block].shared, 0xff, std::max(launch_.shared_bytes, 16u));
         const unsigned cluster = block / launch_.cluster;
         if (++cluster_done_[cluster] < launch_.cluster) return;
-        // Peers may read a block's shared memory as long as one of them runs.
         for (unsigned i = 0; i < launch_.cluster; ++i) {
             std::free(std::exchange(blocks_[cluster * launch_.cluster + i].shared, nullptr));
         }

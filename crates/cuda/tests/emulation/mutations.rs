@@ -133,11 +133,11 @@ pub const MUTATIONS: &[Mutation] = &[
         "top - (team - 2)",
     ),
     plant(
-        "team: every block takes itself for the last",
+        "team: the first block takes itself for the last",
         TEAM,
-        "*flag = atomic_increment(ticket, blocks - 1) == blocks - 1;",
+        "atomic_increment(ticket, blocks - 1) == blocks - 1",
         0,
-        "*flag = 1;",
+        "atomic_increment(ticket, blocks - 1) == 0",
     ),
     plant(
         "team: one block too many draws a ticket",
