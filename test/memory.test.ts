@@ -54,7 +54,6 @@ describe('10,000 steps end with the memory they began with', () => {
   it('and a loop that records and never goes backward is seen to grow: the measure works', async () => {
     const report = await run('forgotten', 'sync')
     expect(grown(report)).toContain('tensors')
-    expect(grown(report)).toContain('resident')
     // One input of 1,024 float32 numbers is kept per pending forward, and hardly more.
     const kept = (report.after.tensors - report.before.tensors) / 10_000
     expect(kept).toBeGreaterThanOrEqual(4096)

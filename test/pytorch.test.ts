@@ -56,7 +56,7 @@ describe('a net trained and saved by PyTorch', () => {
     norm.loadStateDict(below(file, 'half.'), { strict: false })
     const half = below(file, 'half.').weight as Tensor
     expect(half.dtype).toBe('bfloat16')
-    const [[, weight]] = norm.namedParameters() as [[string, Tensor]]
+    const [[, weight]] = norm.namedParameters() as [[string, Tensor], ...unknown[]]
     expect(weight.dtype).toBe('float32')
     expect([...weight.toFloat64Array()]).toEqual([...half.toFloat64Array()])
   })
