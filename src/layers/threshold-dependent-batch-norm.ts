@@ -26,7 +26,8 @@ abstract class ThresholdDependentBatchNorm extends NormLayer {
     numFeatures: number,
     options: NormOptions,
   ) {
-    const initialWeight = finiteNumber('alpha', 'alpha', alpha) * finiteNumber('vTh', 'vTh', vTh)
+    const initialWeight =
+      finiteNumber(new.target.name, 'alpha', alpha) * finiteNumber(new.target.name, 'vTh', vTh)
     super(preset, { spatial, numFeatures, initialWeight }, options)
     this.alpha = alpha
     this.vTh = vTh
