@@ -131,12 +131,17 @@ export async function emulatedDriver() {
   if (process.platform !== 'linux')
     return { folder: null, reason: `the emulated CUDA driver is for Linux, this is ${process.platform}` }
   const version = compilerVersion()
-  if (version === null) return { folder: null, reason: `no C++ compiler (${COMPILER}) to emulate a CUDA driver with` }
+  if (version === null)
+    return { folder: null, reason: `no C++ compiler (${COMPILER}) to emulate a CUDA driver with` }
   const common = headers()
   const libraries = LIBRARIES.map((library) => ({ ...library, sources: library.sources() })).filter(
     (library) => library.sources.length > 0,
   )
-  const everything = [...common, ...libraries.flatMap((library) => library.sources), fileURLToPath(import.meta.url)]
+  const everything = [
+    ...common,
+    ...libraries.flatMap((library) => library.sources),
+    fileURLToPath(import.meta.url),
+  ]
   const folder = join(CACHE, 'libraries', fingerprint(everything, version))
   const isThere = libraries.every((library) => existsSync(join(folder, library.name)))
   mkdirSync(folder, { recursive: true })
@@ -147,7 +152,14 @@ export async function emulatedDriver() {
   console.error('spikenorm: compiling the kernels for the emulated CUDA driver …')
   for (const { name, links, sources } of libraries) {
     const parts = await objects(sources, common, version)
-    await make(join(folder, name), ['-shared', '-pthread', '-Wl,-rpath,$ORIGIN', `-Wl,-soname,${name}`, ...parts, '-ldl'])
+    await make(join(folder, name), [
+      '-shared',
+      '-pthread',
+      '-Wl,-rpath,$ORIGIN',
+      `-Wl,-soname,${name}`,
+      ...parts,
+      '-ldl',
+    ])
     for (const link of links) {
       if (!existsSync(join(folder, link))) symlinkSync(name, join(folder, link))
     }
@@ -159,7 +171,9 @@ export async function emulatedDriver() {
 
 if (process.argv[1] && resolve(process.argv[1]) === fileURLToPath(import.meta.url)) {
   if (process.argv.includes('--help')) {
-    console.log('Usage: node scripts/emulated-driver.mjs\nBuilds the emulated CUDA driver and prints its folder.')
+    console.log(
+      'Usage: node scripts/emulated-driver.mjs\nBuilds the emulated CUDA driver and prints its folder.',
+    )
   } else {
     try {
       const { folder, reason } = await emulatedDriver()
