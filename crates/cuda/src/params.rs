@@ -29,7 +29,7 @@ pub struct NormParams {
     pub statistics: Address,
     pub running_mean: Address,
     pub running_var: Address,
-    pub factors: Address,
+    pub counters: Address,
     pub weight_grad: Address,
     pub bias_grad: Address,
     pub scale_grad: Address,
@@ -38,7 +38,7 @@ pub struct NormParams {
     pub scale_terms: Address,
     pub barriers: Address,
     pub eps: f64,
-    pub factor: f64,
+    pub momentum: f64,
     pub step_stride: u64,
     pub row_stride: u64,
     pub channels: u32,
@@ -122,7 +122,7 @@ const _: () = {
 };
 
 impl NormParams {
-    /// Shape and plan; addresses, `factor` and the phase of each launch are the caller's.
+    /// Shape and plan; addresses, `momentum` and the phase of each launch are the caller's.
     pub fn new(spec: &NormSpec, plan: &CudaPlan, batch_statistics: bool) -> Self {
         let Grid { t, n, c, s } = plan.grid;
         let stride = |rows: Rows| if rows == Rows::PerStep { c as u32 } else { 0 };
