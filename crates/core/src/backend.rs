@@ -113,7 +113,7 @@ pub trait Backend {
         carry: Option<&Tensor<Self::Memory>>,
     ) -> Result<NeuronGrads<Self::Memory>>;
 
-    /// Refuses labels outside the classes.
+    /// Refuses labels outside the classes, or reports the first one, where finding it would make the host wait.
     fn cross_entropy(
         &self,
         grid: LogitsGrid,
@@ -123,6 +123,6 @@ pub trait Backend {
 
     /// Moves the parameter and its momentum in place.
     fn sgd_step(&self, call: &SgdStep<'_, Self::Memory>) -> Result<()>;
-    /// Moves the parameter and its moments in place.
+    /// Moves the parameter, its moments and its count of steps in place.
     fn adam_step(&self, call: &AdamStep<'_, Self::Memory>) -> Result<()>;
 }
