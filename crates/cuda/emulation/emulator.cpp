@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "emulator.h"
 #include "execution.h"
 #include "fiber.h"
 
@@ -46,22 +47,10 @@ struct BlockState {
     unsigned waiting = 0, done = 0;
 };
 
-struct Kernel {
-    void (*run)(const void*);
-    unsigned most_threads;
-};
-
 std::map<std::string, Kernel>& kernels() {
     static std::map<std::string, Kernel> all;
     return all;
 }
-
-// Mirrored by tests/support/emulator.rs.
-struct Launch {
-    std::uint32_t grid, threads, cluster, shared_bytes;
-    std::uint32_t resident;  // blocks that may run at the same time, a multiple of cluster
-    std::uint32_t schedule, seed;
-};
 
 class Device {
   public:
@@ -248,8 +237,27 @@ std::vector<std::unique_ptr<char[]>> Device::stacks_;
 
 }  // namespace
 
-Registration::Registration(const char* name, void (*kernel)(const void*), unsigned most_threads) {
-    kernels()[name] = Kernel{kernel, most_threads};
+Registration::Registration(const char* name, void (*kernel)(const void*), unsigned most_threads, unsigned params_bytes) {
+    kernels()[name] = Kernel{kernel, most_threads, params_bytes};
+}
+
+const Kernel* find_kernel(const char* name) {
+    const auto at = kernels().find(name);
+    return at == kernels().end() ? nullptr : &at->second;
+}
+
+bool run_kernel(const Kernel& kernel, const void* params, const Launch& launch, std::string& message) {
+    if (launch.threads > kernel.most_threads || launch.threads % 32 != 0 || launch.threads == 0) {
+        message = "threads";
+    } else if (launch.cluster == 0 || launch.grid % launch.cluster != 0) {
+        message = "grid is no multiple of the cluster";
+    } else {
+        Device device(kernel, params, launch);
+        Device::running = &device;
+        device.run(message);
+        Device::running = nullptr;
+    }
+    return message.empty();
 }
 
 unsigned thread_index() { return Device::running->current().thread; }
@@ -299,21 +307,12 @@ std::uint16_t float_to_half_bits(float value) {
 extern "C" int spikenorm_emulate(const char* name, const void* params, const spikenorm::emulation::Launch* launch,
                                  char* message, std::size_t size) {
     using namespace spikenorm::emulation;
-    const auto kernel = kernels().find(name);
-    std::string why;
-    if (kernel == kernels().end()) {
-        why = "no kernel of that name";
-    } else if (launch->threads > kernel->second.most_threads || launch->threads % 32 != 0 || launch->threads == 0) {
-        why = "threads";
-    } else if (launch->cluster == 0 || launch->grid % launch->cluster != 0) {
-        why = "grid is no multiple of the cluster";
-    } else {
-        Device device(kernel->second, params, *launch);
-        Device::running = &device;
-        device.run(why);
-        Device::running = nullptr;
+    const Kernel* kernel = find_kernel(name);
+    std::string why = "no kernel of that name";
+    if (kernel != nullptr) {
+        why.clear();
+        if (run_kernel(*kernel, params, *launch, why)) return 0;
     }
-    if (why.empty()) return 0;
     std::snprintf(message, size, "%s: %s", name, why.c_str());
     return 1;
 }

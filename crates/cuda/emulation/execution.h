@@ -9,12 +9,12 @@
 #define SPIKENORM_DEVICE inline
 #define SPIKENORM_KERNEL(name, Params, threads, function)                                          \
     static void name(const void* params) { function(*static_cast<const Params*>(params)); }        \
-    static const spikenorm::emulation::Registration name##_registration{#name, name, threads};
+    static const spikenorm::emulation::Registration name##_registration{#name, name, threads, sizeof(Params)};
 
 namespace spikenorm::emulation {
 
 struct Registration {
-    Registration(const char* name, void (*kernel)(const void*), unsigned most_threads);
+    Registration(const char* name, void (*kernel)(const void*), unsigned most_threads, unsigned params_bytes);
 };
 
 // Of the running fiber.
