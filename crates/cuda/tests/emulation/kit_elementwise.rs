@@ -1,6 +1,6 @@
 //! Fill, cast and sum, emulated, against the same done value by value.
 
-use half::{bf16, f16};
+use half::bf16;
 use spikenorm_core::DType;
 use spikenorm_cuda::kit::{Operand, elementwise};
 
@@ -9,13 +9,24 @@ use crate::support::emulator::emulator;
 use crate::support::kit::{FLOATS, SIZES, normals, one_multiprocessor, run, under_every_schedule};
 use crate::support::tolerance::compare;
 
+/// The float64 rounded, ties to even, to `digits` binary digits after the first, of exponents from `least` on.
+fn nearest(value: f64, digits: i32, least: i32, largest: f64) -> f64 {
+    if !value.is_finite() {
+        return value;
+    }
+    let exponent = (value.to_bits() >> 52 & 0x7ff) as i32 - 1023;
+    let unit = 2f64.powi(exponent.max(least) - digits);
+    let rounded = (value / unit).round_ties_even() * unit;
+    if rounded.abs() > largest { f64::INFINITY.copysign(value) } else { rounded }
+}
+
 /// What `dtype` makes of a float64: rounded once to nearest, or cut towards zero into the range of integers.
 fn narrowed(value: f64, dtype: DType) -> f64 {
     match dtype {
         DType::F64 => value,
         DType::F32 => f64::from(value as f32),
-        DType::F16 => f16::from_f64_const(value).to_f64_const(),
-        DType::BF16 => bf16::from_f64_const(value).to_f64_const(),
+        DType::F16 => nearest(value, 10, -14, 65504.0),
+        DType::BF16 => nearest(value, 7, -126, bf16::MAX.to_f64()),
         DType::U8 => f64::from(value as u8),
         DType::I64 => value as i64 as f64,
     }
