@@ -9,14 +9,22 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const KERNELS: [&str; 10] = [
+const KERNELS: [&str; 18] = [
     "device.cuh",
+    "elementwise.cuh",
     "kernels.cu",
+    "kit_params.h",
+    "loss.cuh",
     "neu_norm.cuh",
+    "neuron.cuh",
     "norm_backward.cuh",
     "norm_forward.cuh",
     "numeric.cuh",
+    "optim.cuh",
     "params.h",
+    "pool.cuh",
+    "scalar.cuh",
+    "span.cuh",
     "team.cuh",
     "tile.cuh",
     "../build.rs",

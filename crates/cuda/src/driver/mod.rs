@@ -5,6 +5,7 @@
 //! freeing a tensor needs no synchronisation and a step can be captured in a CUDA graph.
 
 mod device;
+mod kit;
 mod launch;
 mod memory;
 mod neu_norm;
