@@ -9,7 +9,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const KERNELS: [&str; 10] = [
+const KERNELS: [&str; 12] = [
     "device.cuh",
     "kernels.cu",
     "neu_norm.cuh",
@@ -19,6 +19,8 @@ const KERNELS: [&str; 10] = [
     "params.h",
     "team.cuh",
     "tile.cuh",
+    "unfold.cuh",
+    "unfold.h",
     "../build.rs",
 ];
 

@@ -1,6 +1,7 @@
 // Every kernel by name, as the host asks for them: <pass>_<dtype>_<lanes><V>.
 #include "neu_norm.cuh"
 #include "norm_backward.cuh"
+#include "unfold.cuh"
 
 #define NORM(name, T, Lanes)                                                                                \
     SPIKENORM_KERNEL(norm_forward_##name, SpikenormNormParams, 512, (spikenorm::norm_forward<T, Lanes>))    \
@@ -48,3 +49,20 @@ NEU_NORM(f16_1, Half, 1)
 NEU_NORM(f16_4, Half, 4)
 NEU_NORM(bf16_1, BFloat16, 1)
 NEU_NORM(bf16_4, BFloat16, 4)
+
+// Convolutions and linear layers, around the matrix products.
+#define UNFOLD(name, T)                                                                                     \
+    SPIKENORM_KERNEL(unfold_##name, SpikenormUnfoldParams, 256, (spikenorm::unfold<T>))                     \
+    SPIKENORM_KERNEL(fold_##name, SpikenormUnfoldParams, 256, (spikenorm::fold<T>))                         \
+    SPIKENORM_KERNEL(gather_matrix_##name, SpikenormUnfoldParams, 256, (spikenorm::gather_matrix<T>))       \
+    SPIKENORM_KERNEL(scatter_matrix_##name, SpikenormUnfoldParams, 256, (spikenorm::scatter_matrix<T>))     \
+    SPIKENORM_KERNEL(add_row_bias_##name, SpikenormUnfoldParams, 256, (spikenorm::add_row_bias<T>))         \
+    SPIKENORM_KERNEL(sum_channels_##name, SpikenormUnfoldParams, 256, (spikenorm::sum_channels<T>))
+
+UNFOLD(f32, float)
+UNFOLD(f64, double)
+UNFOLD(f16, Half)
+UNFOLD(bf16, BFloat16)
+
+SPIKENORM_KERNEL(total_channels_f32, SpikenormUnfoldParams, 256, (spikenorm::total_channels<float>))
+SPIKENORM_KERNEL(total_channels_f64, SpikenormUnfoldParams, 256, (spikenorm::total_channels<double>))

@@ -202,7 +202,7 @@ impl NeuNormParams {
     }
 }
 
-fn dtype_name(dtype: DType) -> &'static str {
+pub(crate) fn dtype_name(dtype: DType) -> &'static str {
     match dtype {
         DType::F64 => "f64",
         DType::F16 => "f16",

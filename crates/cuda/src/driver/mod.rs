@@ -4,7 +4,9 @@
 //! it says which. A device has one stream; memory comes from the driver's stream-ordered pool, so that
 //! freeing a tensor needs no synchronisation and a step can be captured in a CUDA graph.
 
+mod blas;
 mod device;
+mod kit;
 mod launch;
 mod memory;
 mod neu_norm;
