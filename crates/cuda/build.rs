@@ -9,7 +9,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const KERNELS: [&str; 18] = [
+const KERNELS: [&str; 20] = [
     "device.cuh",
     "elementwise.cuh",
     "kernels.cu",
@@ -27,6 +27,8 @@ const KERNELS: [&str; 18] = [
     "span.cuh",
     "team.cuh",
     "tile.cuh",
+    "unfold.cuh",
+    "unfold.h",
     "../build.rs",
 ];
 

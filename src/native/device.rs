@@ -2,6 +2,7 @@
 
 use spikenorm_core::{Backend, bail};
 use spikenorm_cpu::Cpu;
+use spikenorm_cuda::driver::Cuda;
 
 use crate::error::Checked;
 
@@ -46,6 +47,12 @@ impl Place for Cpu {
     }
 }
 
+impl Place for Cuda {
+    fn device(&self) -> Device {
+        Device::Cuda(self.ordinal())
+    }
+}
+
 /// Runs a body, generic over the backend, on a device.
 macro_rules! on_device {
     ($device:expr, $backend:ident => $body:expr) => {
@@ -55,7 +62,9 @@ macro_rules! on_device {
                 $body
             }
             $crate::device::Device::Cuda(ordinal) => {
-                return Err(spikenorm_core::Error::new(spikenorm_core::ErrorCode::CudaUnavailable, format!("{ordinal}")));
+                let cuda = spikenorm_cuda::driver::open(ordinal)?;
+                let $backend = &*cuda;
+                $body
             }
         }
     };

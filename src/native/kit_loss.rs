@@ -1,8 +1,8 @@
 //! Losses and sums for JavaScript.
 
 use napi_derive::napi;
-use spikenorm_core::{Backend, bail};
 use spikenorm_core::kit::LogitsGrid;
+use spikenorm_core::{Backend, bail};
 
 use crate::device::{Place, on_device};
 use crate::error::{Checked, Result, face};

@@ -6,6 +6,7 @@
 #include "norm_backward.cuh"
 #include "optim.cuh"
 #include "pool.cuh"
+#include "unfold.cuh"
 
 #define NORM(name, T, Lanes)                                                                                \
     SPIKENORM_KERNEL(norm_forward_##name, SpikenormNormParams, 512, (spikenorm::norm_forward<T, Lanes>))    \
@@ -124,3 +125,19 @@ CAST(i64, long long, f32, float)
 CAST(i64, long long, f16, Half)
 CAST(i64, long long, bf16, BFloat16)
 CAST(i64, long long, u8, unsigned char)
+// Convolutions and linear layers, around the matrix products.
+#define UNFOLD(name, T)                                                                                     \
+    SPIKENORM_KERNEL(unfold_##name, SpikenormUnfoldParams, 256, (spikenorm::unfold<T>))                     \
+    SPIKENORM_KERNEL(fold_##name, SpikenormUnfoldParams, 256, (spikenorm::fold<T>))                         \
+    SPIKENORM_KERNEL(gather_matrix_##name, SpikenormUnfoldParams, 256, (spikenorm::gather_matrix<T>))       \
+    SPIKENORM_KERNEL(scatter_matrix_##name, SpikenormUnfoldParams, 256, (spikenorm::scatter_matrix<T>))     \
+    SPIKENORM_KERNEL(add_row_bias_##name, SpikenormUnfoldParams, 256, (spikenorm::add_row_bias<T>))         \
+    SPIKENORM_KERNEL(sum_channels_##name, SpikenormUnfoldParams, 256, (spikenorm::sum_channels<T>))
+
+UNFOLD(f32, float)
+UNFOLD(f64, double)
+UNFOLD(f16, Half)
+UNFOLD(bf16, BFloat16)
+
+SPIKENORM_KERNEL(total_channels_f32, SpikenormUnfoldParams, 256, (spikenorm::total_channels<float>))
+SPIKENORM_KERNEL(total_channels_f64, SpikenormUnfoldParams, 256, (spikenorm::total_channels<double>))

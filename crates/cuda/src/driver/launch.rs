@@ -6,6 +6,7 @@ use cudarc::driver::sys;
 use spikenorm_core::Result;
 
 use super::{Cuda, driver_error};
+use crate::kit::UnfoldParams;
 use crate::launches::Launch;
 use crate::params::{NeuNormParams, NormParams};
 
@@ -13,6 +14,7 @@ use crate::params::{NeuNormParams, NormParams};
 pub(super) trait KernelParams: Copy {}
 impl KernelParams for NormParams {}
 impl KernelParams for NeuNormParams {}
+impl KernelParams for UnfoldParams {}
 
 impl Cuda {
     /// Puts `launch` on the stream. Its addresses must stay allocated until the stream has passed it, which

@@ -1,10 +1,13 @@
 //! The training kit on a device, one file per family: allocate, launch.
 
+mod conv;
 mod elementwise;
+mod linear;
 mod loss;
 mod neuron;
 mod optim;
 mod pool;
+mod steps;
 
 use spikenorm_core::Result;
 
