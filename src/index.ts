@@ -1,5 +1,6 @@
 /** spikenorm: the normalisation layers of deep spiking neural networks, for Node.js. */
-export { type CudaDevice, cuda, type Device } from './device.js'
+export { type CudaDevice, cuda } from './cuda.js'
+export type { Device } from './device.js'
 export type { DType, TensorData } from './dtype.js'
 export { type ErrorCode, SpikenormError } from './errors.js'
 export * as functional from './functional.js'

@@ -257,6 +257,7 @@ bool run_kernel(const Kernel& kernel, const void* params, const Launch& launch, 
 unsigned thread_index() { return Device::running->current().thread; }
 unsigned block_index() { return Device::running->current().block; }
 unsigned thread_count() { return Device::running->launch().threads; }
+unsigned block_count() { return Device::running->launch().grid; }
 char* own_shared_memory() { return Device::running->block().shared; }
 char* shared_memory(unsigned rank) {
     Device& device = *Device::running;

@@ -110,13 +110,21 @@ SPIKENORM_DEVICE RowStatistics<P> finish_row(const NormParams& p, unsigned row, 
         if (p.running_mean != nullptr) {
             P* mean = static_cast<P*>(p.running_mean) + at;
             P* variance = static_cast<P*>(p.running_var) + at;
-            const double f = p.factors != nullptr ? p.factors[row] : p.factor;
+            const bool cumulative = p.momentum != p.momentum;
+            const double f = cumulative ? 1.0 / (static_cast<double>(p.counters[row]) + 1.0) : p.momentum;
             const double unbiased = total.m2 / (total.count - 1.0);
             *mean = static_cast<P>((1.0 - f) * *mean + f * (static_cast<double>(found.mean.high) + found.mean.low));
             *variance = static_cast<P>((1.0 - f) * *variance + f * unbiased);
         }
     }
     return found;
+}
+
+// Once every block that moves running statistics has read the counters: one more batch. `blocks` come here.
+SPIKENORM_DEVICE void count_batch(const NormParams& p, unsigned blocks, unsigned* flag) {
+    if (p.counters == nullptr || !is_last_block(p.barriers, blocks, flag)) return;
+    const unsigned rows = p.statistics_stride != 0 ? p.all_steps : 1;
+    for (unsigned row = thread_index(); row < rows; row += thread_count()) p.counters[row] += 1;
 }
 
 // Statistics an earlier launch has left, or the running ones, which are saved where `write`.
@@ -214,19 +222,14 @@ SPIKENORM_DEVICE void norm_forward(const NormParams& p) {
             block_sync();
         }
     }
+    if (whole && b.member == 0) count_batch(p, p.teams, reinterpret_cast<unsigned*>(b.partial()));
     release(b);
 }
 
-// Between the halves of a forward in two launches: one thread per statistics row and channel.
+// What a thread between the halves of a forward in two launches does.
 template <typename T>
-SPIKENORM_DEVICE void combine_forward(const NormParams& p) {
-    using P = typename Element<T>::P;
-    const unsigned rows = p.statistics_stride != 0 ? p.all_steps : 1;
-    const unsigned long long index = static_cast<unsigned long long>(block_index()) * thread_count() + thread_index();
-    if (index >= static_cast<unsigned long long>(rows) * p.channels) return;
-    const unsigned row = static_cast<unsigned>(index / p.channels);
-    const unsigned channel = static_cast<unsigned>(index % p.channels);
-    finish_row<P>(p, row, channel, pivot_of<T>(p, channel), true, [&](unsigned t) {
+SPIKENORM_DEVICE void combine_row(const NormParams& p, unsigned row, unsigned channel) {
+    finish_row<typename Element<T>::P>(p, row, channel, pivot_of<T>(p, channel), true, [&](unsigned t) {
         Moments cell{0.0, 0.0, 0.0};
         for (unsigned member = 0; member < p.team; ++member) {
             const double count = values_before(p, first_row(p, member + 1)) - values_before(p, first_row(p, member));
@@ -235,6 +238,19 @@ SPIKENORM_DEVICE void combine_forward(const NormParams& p) {
         }
         return Pair{cell.mean, cell.m2};
     });
+}
+
+// Between the halves of a forward in two launches: one thread per statistics row and channel.
+template <typename T>
+SPIKENORM_DEVICE void combine_forward(const NormParams& p) {
+    const unsigned rows = p.statistics_stride != 0 ? p.all_steps : 1;
+    const unsigned long long threads = static_cast<unsigned long long>(rows) * p.channels;
+    const unsigned long long index = static_cast<unsigned long long>(block_index()) * thread_count() + thread_index();
+    if (index < threads) {
+        combine_row<T>(p, static_cast<unsigned>(index / p.channels), static_cast<unsigned>(index % p.channels));
+    }
+    const unsigned blocks = static_cast<unsigned>((threads + thread_count() - 1) / thread_count());
+    count_batch(p, blocks, reinterpret_cast<unsigned*>(dynamic_shared()));
 }
 
 }  // namespace spikenorm

@@ -74,7 +74,10 @@ fn check_norm(cuda: &Cuda, case: &Case, seed: u64) -> Result<Vec<u8>, String> {
     let mut bits = Vec::new();
     for frozen in [true, false] {
         let expected = if frozen { &norm.frozen } else { &norm.expected };
-        let update = RunningUpdate { mean: &mean, var: &var, factors: &norm.inputs.factors };
+        let counts = bytemuck::cast_slice(&norm.inputs.counters);
+        let counters = cuda.upload(counts, &[norm.inputs.counters.len()], DType::I64).unwrap();
+        let update =
+            RunningUpdate { mean: &mean, var: &var, counters: &counters, momentum: norm.inputs.momentum };
         let output = cuda
             .norm_forward(&NormForward {
                 spec: &norm.spec,

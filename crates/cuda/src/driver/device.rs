@@ -10,6 +10,7 @@ use cudarc::nvrtc::Ptx;
 use spikenorm_core::norm::CudaDevice;
 use spikenorm_core::{Error, ErrorCode, Result};
 
+use super::blas::Blas;
 use super::{DeviceMemory, driver_error};
 use crate::fatbin;
 
@@ -23,6 +24,7 @@ const OLDEST: (i32, i32) = (7, 5);
 pub struct Cuda {
     pub(super) stream: Arc<CudaStream>,
     pub(super) limits: CudaDevice,
+    pub(super) blas: Blas,
     context: Arc<CudaContext>,
     module: Arc<CudaModule>,
     functions: Mutex<HashMap<String, CudaFunction>>,
@@ -77,6 +79,7 @@ impl Cuda {
         Ok(Self {
             stream,
             limits,
+            blas: Blas::default(),
             context,
             module,
             functions: Mutex::default(),
@@ -87,6 +90,11 @@ impl Cuda {
 
     pub fn name(&self) -> Result<String> {
         self.context.name().map_err(driver_error("reading the device"))
+    }
+
+    /// The device's number.
+    pub fn ordinal(&self) -> usize {
+        self.context.ordinal()
     }
 
     /// What plans for this device must fit.

@@ -6,6 +6,7 @@ use cudarc::driver::sys;
 use spikenorm_core::Result;
 
 use super::{Cuda, driver_error};
+use crate::kit::UnfoldParams;
 use crate::launches::Launch;
 use crate::params::{NeuNormParams, NormParams};
 
@@ -13,6 +14,7 @@ use crate::params::{NeuNormParams, NormParams};
 pub(super) trait KernelParams: Copy {}
 impl KernelParams for NormParams {}
 impl KernelParams for NeuNormParams {}
+impl KernelParams for UnfoldParams {}
 
 impl Cuda {
     /// Puts `launch` on the stream. Its addresses must stay allocated until the stream has passed it, which
@@ -49,8 +51,8 @@ impl Cuda {
         let mut arguments: [*mut c_void; 1] = [(&raw mut params).cast()];
         // SAFETY: the kernel takes one argument, the struct of this name (asserted to have the same layout
         // on both sides), which is read before the call returns, as are the configuration and attributes.
-        // The addresses in it are of live memory of the sizes the plan asks for: norm.rs and neu_norm.rs
-        // allocate them on this stream.
+        // The addresses in it are of live memory of the sizes the plan asks for: norm.rs, neu_norm.rs
+        // and kit/ allocate them on this stream.
         unsafe {
             sys::cuLaunchKernelEx(
                 &raw const config,

@@ -4,13 +4,18 @@
 //! it says which. A device has one stream; memory comes from the driver's stream-ordered pool, so that
 //! freeing a tensor needs no synchronisation and a step can be captured in a CUDA graph.
 
+mod backend;
+mod blas;
 mod device;
+mod devices;
+mod kit;
 mod launch;
 mod memory;
 mod neu_norm;
 mod norm;
 
 pub use device::{Cuda, probe};
+pub use devices::{DeviceInfo, devices, open};
 pub use memory::DeviceMemory;
 
 use cudarc::driver::{DriverError, sys::CUresult};

@@ -52,6 +52,20 @@ pub const MUTATIONS: &[Mutation] = &[
     plant("forward: no wait for the copies of the second sweep", FORWARD, "copy_wait();", 1, ""),
     plant("forward: every member moves the running statistics", FORWARD, "b.member == 0,", 0, "true,"),
     plant(
+        "forward: every block counts the batch",
+        FORWARD,
+        "!is_last_block(p.barriers, blocks, flag)",
+        0,
+        "blocks == 0 || flag == nullptr",
+    ),
+    plant(
+        "forward: the batch is counted one block early",
+        FORWARD,
+        "blocks, flag)) return;",
+        0,
+        "blocks - (blocks > 1), flag)) return;",
+    ),
+    plant(
         "forward: the second pass corrects no mean",
         FORWARD,
         "centre[cell].low + shift;",

@@ -1,0 +1,1 @@
+//! Bugs planted in the training kit's kernels.
