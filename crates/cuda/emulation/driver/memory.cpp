@@ -208,10 +208,8 @@ SPIKENORM_API int cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
 SPIKENORM_API int cuMemcpyHtoDAsync_v2(Address to, const void* from, std::size_t bytes, void* handle) {
     return stream_call(__func__, handle, [&](const std::shared_ptr<Stream>& stream) -> int {
         if (is_capturing(*stream)) return refuse_in_capture(*stream);
-        // Pageable memory is staged before the call returns.
-        const auto staged = std::make_shared<std::vector<char>>(static_cast<const char*>(from), static_cast<const char*>(from) + bytes);
-        return enqueue_checked(stream, "a copy to the device", {{to, bytes}},
-                               [=] { std::memcpy(pointer(to), staged->data(), bytes); });
+        // Read late, as a device that sees the host's pages does; others stage them before the call returns.
+        return enqueue_checked(stream, "a copy to the device", {{to, bytes}}, [=] { std::memcpy(pointer(to), from, bytes); });
     });
 }
 

@@ -4,19 +4,30 @@
 //! it says which. A device has one stream; memory comes from the driver's stream-ordered pool, so that
 //! freeing a tensor needs no synchronisation and a step can be captured in a CUDA graph.
 
+mod arena;
 mod backend;
 mod blas;
+mod capture;
 mod device;
 mod devices;
+mod event;
+mod external;
 mod kit;
 mod launch;
 mod memory;
 mod neu_norm;
 mod norm;
+mod pool;
+mod stream;
+mod transfer;
+mod words;
 
+pub use capture::Graph;
 pub use device::{Cuda, probe};
 pub use devices::{DeviceInfo, devices, open};
+pub use event::Event;
 pub use memory::DeviceMemory;
+pub use pool::MemoryStats;
 
 use cudarc::driver::{DriverError, sys::CUresult};
 use spikenorm_core::{Error, ErrorCode};
