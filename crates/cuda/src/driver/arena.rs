@@ -43,7 +43,6 @@ struct Inside {
     /// Free addresses by size class.
     free: HashMap<usize, Vec<u64>>,
     bytes: usize,
-    is_capturing: bool,
 }
 
 pub(super) struct Arena {
@@ -55,7 +54,7 @@ pub(super) struct Arena {
 impl Arena {
     pub(super) fn new(stream: &Arc<Stream>) -> Self {
         let allocations = Allocations { context: Arc::clone(stream.context()), addresses: Vec::new() };
-        let inside = Inside { allocations, free: HashMap::new(), bytes: 0, is_capturing: true };
+        let inside = Inside { allocations, free: HashMap::new(), bytes: 0 };
         Self { stream: Arc::downgrade(stream), inside: Mutex::new(inside) }
     }
 
@@ -87,20 +86,10 @@ impl Arena {
         Ok(address)
     }
 
-    /// A block made in the capture is no longer used. Once the capture is over, the graph still writes there.
+    /// A block made in the capture is no longer used, and serves the rest of it. Once the capture is over nobody
+    /// takes anything any more: the graph still writes there.
     pub(super) fn give_back(&self, address: u64, bytes: usize) {
-        self.with(|inside| {
-            if inside.is_capturing {
-                inside.free.entry(size_class(bytes.max(1))).or_default().push(address);
-            }
-        });
-    }
-
-    pub(super) fn close(&self) {
-        self.with(|inside| {
-            inside.is_capturing = false;
-            inside.free.clear();
-        });
+        self.with(|inside| inside.free.entry(size_class(bytes.max(1))).or_default().push(address));
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -207,7 +207,6 @@ impl Cuda {
             .and_then(|()| unsafe { result::stream::end_capture(stream.raw().cu_stream()) });
         drop(place);
         capture.words.clear();
-        capture.arena.close();
         for address in std::mem::take(&mut *capture.frees.lock().unwrap_or_else(PoisonError::into_inner)) {
             stream.free(address);
         }

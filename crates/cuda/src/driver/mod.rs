@@ -39,6 +39,28 @@ fn driver_error(what: &str) -> impl FnOnce(DriverError) -> Error + '_ {
             CUresult::CUDA_ERROR_OUT_OF_MEMORY => ErrorCode::OutOfMemory,
             _ => ErrorCode::Cuda,
         };
-        Error::new(code, format!("CUDA: {what}: {error}"))
+        let remedy = if is_fatal(error.0) {
+            "; something launched earlier went wrong and the device is lost to this process: start the process again"
+        } else {
+            ""
+        };
+        Error::new(code, format!("CUDA: {what}: {error}{remedy}"))
     }
+}
+
+/// Errors after which every call of the context fails.
+fn is_fatal(code: CUresult) -> bool {
+    matches!(
+        code,
+        CUresult::CUDA_ERROR_ECC_UNCORRECTABLE
+            | CUresult::CUDA_ERROR_ILLEGAL_ADDRESS
+            | CUresult::CUDA_ERROR_LAUNCH_TIMEOUT
+            | CUresult::CUDA_ERROR_ASSERT
+            | CUresult::CUDA_ERROR_HARDWARE_STACK_ERROR
+            | CUresult::CUDA_ERROR_ILLEGAL_INSTRUCTION
+            | CUresult::CUDA_ERROR_MISALIGNED_ADDRESS
+            | CUresult::CUDA_ERROR_INVALID_ADDRESS_SPACE
+            | CUresult::CUDA_ERROR_INVALID_PC
+            | CUresult::CUDA_ERROR_LAUNCH_FAILED
+    )
 }
