@@ -1,8 +1,8 @@
 //! The parameter structs of kernels/params.h, and how plans fill them.
 
-use bytemuck::NoUninit;
 use std::mem::{offset_of, size_of};
 
+use bytemuck::NoUninit;
 use spikenorm_core::NeuNormSpec;
 use spikenorm_core::norm::{CudaNeuNormPlan, CudaPlan, Lanes, Layout, NormSpec, Rows, TeamSync};
 use spikenorm_core::{DType, Grid, Result, bail};

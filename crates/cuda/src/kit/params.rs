@@ -1,9 +1,9 @@
 //! The parameter structs of kernels/kit_params.h.
 
-use bytemuck::NoUninit;
 use std::mem::{offset_of, size_of};
 
 use crate::params::Address;
+use bytemuck::NoUninit;
 
 /// How `count` values are moved: one by one up to `head`, then `packs` vectors, then one by one again.
 #[repr(C)]

@@ -1,8 +1,8 @@
 //! The kernels of kernels/unfold.cuh: their parameter struct and their launches.
 
-use bytemuck::NoUninit;
 use std::mem::{offset_of, size_of};
 
+use bytemuck::NoUninit;
 use spikenorm_core::kit::{Frames, Window};
 use spikenorm_core::{DType, Result, bail};
 

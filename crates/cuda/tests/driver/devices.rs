@@ -48,7 +48,7 @@ fn values_go_from_device_to_device() {
     assert_ne!(here.memory.address(), back.memory.address());
     assert_eq!(values(&cuda, &here), [4.0; 16]);
     let (a, b) = (Event::new(&cuda).unwrap(), Event::new(&other).unwrap());
-    assert_eq!(a.elapsed_ms(&b).err().expect("two devices").code, ErrorCode::Device);
+    assert_eq!(a.elapsed_ms(&b).expect_err("two devices").code, ErrorCode::Device);
 }
 
 #[test]

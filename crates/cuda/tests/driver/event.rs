@@ -34,7 +34,7 @@ fn an_event_that_was_not_recorded_times_nothing() {
     let Some(cuda) = device() else { return };
     let (a, b) = (Event::new(&cuda).unwrap(), Event::new(&cuda).unwrap());
     a.record().unwrap();
-    let error = a.elapsed_ms(&b).err().expect("b was not recorded");
+    let error = a.elapsed_ms(&b).expect_err("b was not recorded");
     assert_eq!(error.code, ErrorCode::Cuda);
     assert!(error.message.contains("recorded"), "{error}");
 }

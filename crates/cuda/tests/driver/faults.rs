@@ -59,7 +59,7 @@ fn failed() {
     assert_eq!(driver.free(address), 0);
     let y = cuda.add(&x, &x).unwrap();
     for _ in 0..2 {
-        let error = cuda.download(&y).err().expect("the memory is gone");
+        let error = cuda.download(&y).expect_err("the memory is gone");
         assert_eq!(error.code, ErrorCode::Cuda);
         assert!(error.message.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{error}");
         assert!(error.message.contains("start the process again"), "{error}");

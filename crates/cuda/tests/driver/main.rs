@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod devices;
+mod emulated;
 mod event;
 mod external;
 mod faults;
