@@ -83,6 +83,7 @@ impl Arena {
             inside.allocations.addresses.push(address);
             inside.bytes += class;
         });
+        stream.blocks.graphs_take(class);
         Ok(address)
     }
 
@@ -105,6 +106,7 @@ impl Drop for Arena {
         });
         // Replays may still be on their way. Where there is no stream any more, or no context, nothing is.
         if let Some(stream) = self.stream.upgrade() {
+            stream.blocks.graphs_give_back(self.bytes());
             let _ = stream.retire(Box::new(allocations));
         }
     }

@@ -95,6 +95,8 @@ struct Registry {
     blocks: BTreeMap<u64, Weak<Block>>,
     allocated: usize,
     peak: usize,
+    /// Bytes of all graphs.
+    in_graphs: usize,
 }
 
 /// Every block of a device by its address.
@@ -140,6 +142,18 @@ impl Blocks {
     /// Bytes in use now, and the most at any time.
     pub(super) fn usage(&self) -> (usize, usize) {
         self.with(|registry| (registry.allocated, registry.peak))
+    }
+
+    pub(super) fn graphs_take(&self, bytes: usize) {
+        self.with(|registry| registry.in_graphs += bytes);
+    }
+
+    pub(super) fn graphs_give_back(&self, bytes: usize) {
+        self.with(|registry| registry.in_graphs -= bytes);
+    }
+
+    pub(super) fn in_graphs(&self) -> usize {
+        self.with(|registry| registry.in_graphs)
     }
 
     pub(super) fn reset_peak(&self) {

@@ -15,7 +15,7 @@ pub struct MemoryStats {
     pub allocated: usize,
     /// The most that was allocated at any time.
     pub peak: usize,
-    /// What the pool holds, used or kept for later.
+    /// What the pool and the graphs hold, used or kept for later.
     pub reserved: usize,
     /// What the driver could still give to this or another process.
     pub free: usize,
@@ -113,7 +113,8 @@ impl Cuda {
         let context = self.stream.context();
         let reading = || driver_error("reading the memory in use");
         let (free, total) = context.mem_get_info().map_err(reading())?;
-        Ok(MemoryStats { allocated, peak, reserved: reserved(context).map_err(reading())?, free, total })
+        let reserved = reserved(context).map_err(reading())? + self.stream.blocks.in_graphs();
+        Ok(MemoryStats { allocated, peak, reserved, free, total })
     }
 
     /// Counts the peak from what is allocated now.

@@ -95,10 +95,13 @@ fn memory_freed_in_a_capture_serves_the_rest_of_it() {
         })
         .unwrap();
     assert_eq!(graph.bytes(), 2 * 4096);
+    let with = cuda.memory_stats().unwrap().reserved;
     for _ in 0..2 {
         graph.replay().unwrap();
         assert_eq!(values(&cuda, &y), [1024.0; 1024]);
     }
+    drop((graph, y));
+    assert_eq!(cuda.memory_stats().unwrap().reserved, with - 2 * 4096);
 }
 
 /// A training-mode pass over one time step: y and dx, with the running statistics moved.
