@@ -68,9 +68,9 @@ pub const MUTATIONS: &[Mutation] = &[
     plant(
         "forward: the second pass corrects no mean",
         FORWARD,
-        "centre[cell].low + shift;",
+        "- pivots[c]) + shift;",
         0,
-        "centre[cell].low;",
+        "- pivots[c]);",
     ),
     plant(
         "forward: the low part of the mean is dropped",
