@@ -10,7 +10,7 @@ pub struct Mutation {
     pub caught: bool,
 }
 
-const fn plant(
+pub const fn plant(
     name: &'static str,
     file: &'static str,
     find: &'static str,
