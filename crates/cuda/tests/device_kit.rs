@@ -41,7 +41,7 @@ fn both(cuda: &Cuda, values: &[f64], shape: &[usize], dtype: DType) -> (CpuTenso
 }
 
 fn on_cpu(tensor: &CpuTensor) -> Vec<f64> {
-    Buffer::from_bytes(Cpu.download(tensor).unwrap(), tensor.dtype).values()
+    Buffer::from_bytes(Cpu.read(tensor, <[u8]>::to_vec).unwrap(), tensor.dtype).values()
 }
 
 fn on_cuda(cuda: &Cuda, tensor: &CudaTensor) -> Vec<f64> {
@@ -119,7 +119,10 @@ fn pooling_does_what_the_cpu_does() {
             let gmax = cuda.max_pool2d_forward(&spec, frames, &gx, true).unwrap();
             expect_alike("maximum", cuda, &max.y, &gmax.y);
             let (saved, gsaved) = (max.saved.unwrap(), gmax.saved.unwrap());
-            assert_eq!(cuda.download(&gsaved.indices).unwrap(), Cpu.download(&saved.indices).unwrap());
+            assert_eq!(
+                cuda.download(&gsaved.indices).unwrap(),
+                Cpu.read(&saved.indices, <[u8]>::to_vec).unwrap()
+            );
             let dx = (
                 Cpu.max_pool2d_backward(&saved, &dy).unwrap(),
                 cuda.max_pool2d_backward(&gsaved, &gdy).unwrap(),

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::panic::catch_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cudarc::driver::{result, sys::CUdevice_attribute as Attribute};
+use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUresult};
+use cudarc::driver::{DriverError, result};
 use spikenorm_core::Result;
 
 use super::{Cuda, driver_error, probe};
@@ -38,7 +39,6 @@ pub fn devices() -> Result<Vec<DeviceInfo>> {
 }
 
 fn info(index: usize) -> Result<DeviceInfo> {
-    let reading = || driver_error("reading the device");
     // A driver too old for a symbol makes cudarc panic rather than fail.
     catch_unwind(|| {
         let device = result::device::get(index as i32)?;
@@ -59,8 +59,6 @@ fn info(index: usize) -> Result<DeviceInfo> {
         let name = result::device::get_name(device)?;
         Ok(DeviceInfo { index, name, memory, compute_capability: [major, minor] })
     })
-    .unwrap_or_else(|_| {
-        Err(cudarc::driver::DriverError(cudarc::driver::sys::CUresult::CUDA_ERROR_NOT_SUPPORTED))
-    })
-    .map_err(reading())
+    .unwrap_or(Err(DriverError(CUresult::CUDA_ERROR_NOT_SUPPORTED)))
+    .map_err(driver_error("reading the device"))
 }

@@ -65,13 +65,7 @@ pub const MUTATIONS: &[Mutation] = &[
         0,
         "blocks - (blocks > 1), flag)) return;",
     ),
-    plant(
-        "forward: the second pass corrects no mean",
-        FORWARD,
-        "- pivots[c]) + shift;",
-        0,
-        "- pivots[c]);",
-    ),
+    plant("forward: the second pass corrects no mean", FORWARD, "- pivots[c]) + shift;", 0, "- pivots[c]);"),
     plant(
         "forward: the low part of the mean is dropped",
         FORWARD,
