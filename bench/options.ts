@@ -164,8 +164,10 @@ function names<Name extends string>(
     .map((name) => name.trim().toLowerCase())
     .filter((name) => name !== '')
   const unknown = asked.find((name) => !known.some((one) => one === name))
-  if (unknown !== undefined) throw new OptionError(`--${option}: '${unknown}' is not one of ${known.join(', ')}.`)
-  if (asked.length === 0) throw new OptionError(`--${option} needs a name: one or more of ${known.join(', ')}.`)
+  if (unknown !== undefined)
+    throw new OptionError(`--${option}: '${unknown}' is not one of ${known.join(', ')}.`)
+  if (asked.length === 0)
+    throw new OptionError(`--${option} needs a name: one or more of ${known.join(', ')}.`)
   return known.filter((name) => asked.includes(name))
 }
 
@@ -199,7 +201,9 @@ function number(
   const value = Number(given)
   const isFit = given.trim() !== '' && value >= low && value <= high && (!whole || Number.isInteger(value))
   if (!isFit) {
-    throw new OptionError(`--${option} takes a ${whole ? 'whole ' : ''}number from ${low} to ${high}, not '${given}'.`)
+    throw new OptionError(
+      `--${option} takes a ${whole ? 'whole ' : ''}number from ${low} to ${high}, not '${given}'.`,
+    )
   }
   return value
 }

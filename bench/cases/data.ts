@@ -26,7 +26,8 @@ export function normal(seed: number, count: number, mean = 0, deviation = 1): Fl
     const radius = Math.sqrt(-2 * Math.log(1 - uniform()))
     values[i] = mean + deviation * radius * Math.cos(2 * Math.PI * uniform())
   }
-  for (let filled = drawn; filled < count; filled *= 2) values.copyWithin(filled, 0, Math.min(filled, count - filled))
+  for (let filled = drawn; filled < count; filled *= 2)
+    values.copyWithin(filled, 0, Math.min(filled, count - filled))
   return values
 }
 
@@ -39,7 +40,9 @@ export function randomTensor(seed: number, dims: readonly number[], dtype: DType
 /** Parameters away from 0 and 1, so that a pass that forgets one is seen. The same for the same seed and names. */
 export function randomiseParameters(module: Module, seed: number): void {
   for (const [at, [, parameter]] of module.namedParameters().entries()) {
-    using values = tensor(normal(seed + at, parameter.size, 0.8, 0.2), parameter.shape, { device: parameter.device })
+    using values = tensor(normal(seed + at, parameter.size, 0.8, 0.2), parameter.shape, {
+      device: parameter.device,
+    })
     parameter.copy_(values)
   }
 }

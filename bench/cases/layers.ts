@@ -1,7 +1,7 @@
 // The layers as rows of one table.
 
-import * as api from 'spikenorm'
 import type { Device, DType, Module, StepMode } from 'spikenorm'
+import * as api from 'spikenorm'
 import type { Shape } from './shapes.js'
 
 export const LAYERS = ['batchnorm', 'tdbn', 'tebn', 'bntt', 'neunorm'] as const
@@ -39,21 +39,29 @@ export function unsuited(layer: LayerName, { spatial }: Shape): string | null {
   return layer === 'neunorm' && spatial !== 2 ? 'NeuNorm takes images' : null
 }
 
+/** By the number of axes after the channel, less one. */
+const CLASSES = {
+  batchnorm: [BatchNorm1d, BatchNorm2d, BatchNorm3d],
+  tdbn: [ThresholdDependentBatchNorm1d, ThresholdDependentBatchNorm2d, ThresholdDependentBatchNorm3d],
+  tebn: [TemporalEffectiveBatchNorm1d, TemporalEffectiveBatchNorm2d, TemporalEffectiveBatchNorm3d],
+  bntt: [BatchNormThroughTime1d, BatchNormThroughTime2d, BatchNormThroughTime3d],
+} as const
+
 export function createLayer(layer: LayerName, shape: Shape, given: LayerOptions): Module {
   const [T, , C, H, W] = shape.dims as [number, number, number, number, number]
   const options = { stepMode: 'm' as StepMode, ...given }
   const { stepMode: _, ...alwaysMulti } = options
-  const d = Math.max(1, shape.spatial) as 1 | 2 | 3
+  const at = Math.max(0, shape.spatial - 1) as 0 | 1 | 2
   switch (layer) {
     case 'batchnorm':
-      return new api[`BatchNorm${d}d`](C, options)
+      return new CLASSES.batchnorm[at](C, options)
     case 'tdbn':
-      return new api[`ThresholdDependentBatchNorm${d}d`](1, 1, C, alwaysMulti)
+      return new CLASSES.tdbn[at](1, 1, C, alwaysMulti)
     case 'tebn':
-      return new api[`TemporalEffectiveBatchNorm${d}d`](T, C, alwaysMulti)
+      return new CLASSES.tebn[at](T, C, alwaysMulti)
     case 'bntt':
-      return new api[`BatchNormThroughTime${d}d`](T, C, options)
+      return new CLASSES.bntt[at](T, C, options)
     case 'neunorm':
-      return new api.NeuNorm(C, H, W, options)
+      return new NeuNorm(C, H, W, options)
   }
 }

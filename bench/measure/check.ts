@@ -15,7 +15,9 @@ export interface Check {
   against: 'float64 on the CPU' | 'naive float64 loops'
 }
 
-export class WrongResult extends Error {}
+export class WrongResult extends Error {
+  override readonly name = 'WrongResult'
+}
 
 interface Results {
   y: Float64Array
@@ -106,7 +108,10 @@ function naive(name: LayerName, shape: Shape, x: Tensor, dy: Tensor): Results {
     initialWeight: 1,
   })
   for (let row = 0; row < reference.rows(); row++) {
-    reference.weight?.set((values.get(`bn_list.${row}.weight`) ?? values.get('weight')) as Float64Array, row * c)
+    reference.weight?.set(
+      (values.get(`bn_list.${row}.weight`) ?? values.get('weight')) as Float64Array,
+      row * c,
+    )
   }
   if (reference.bias) reference.bias.set(values.get('bias') as Float64Array)
   if (reference.scale) reference.scale.set(values.get('scale') as Float64Array)
@@ -115,7 +120,12 @@ function naive(name: LayerName, shape: Shape, x: Tensor, dy: Tensor): Results {
   return { y, dx, grads: reference.grads() }
 }
 
-function largestError(got: Results, expected: Results, dtype: DType, shape: Shape): { share: number; of: string } {
+function largestError(
+  got: Results,
+  expected: Results,
+  dtype: DType,
+  shape: Shape,
+): { share: number; of: string } {
   const [t, n, c, ...space] = shape.dims as [number, number, number, ...number[]]
   const s = space.reduce((product, extent) => product * extent, 1)
   const relative = RELATIVE[dtype] as number
@@ -130,7 +140,10 @@ function largestError(got: Results, expected: Results, dtype: DType, shape: Shap
     const terms = key === 'scale' ? n * c * s : t * n * s
     const grad = got.grads.get(key)
     const error = grad ? errorOf(grad, values) : Number.POSITIVE_INFINITY
-    errors.push({ of: `the gradient of ${key}`, share: error / (wide * Math.max(largest(values), Math.sqrt(terms))) })
+    errors.push({
+      of: `the gradient of ${key}`,
+      share: error / (wide * Math.max(largest(values), Math.sqrt(terms))),
+    })
   }
   return errors.reduce((worst, error) => (error.share <= worst.share ? worst : error))
 }

@@ -10,7 +10,16 @@ import type { Contestant, Round } from './rounds.js'
 export const COPY = 'copy'
 
 /** Places in the memory shared with the workers, and what COMMAND can be. copy-worker.mjs reads the same. */
-export const SLOT = { generation: 0, command: 1, sets: 2, bytes: 3, set: 4, armed: 5, go: 6, done: 7 } as const
+export const SLOT = {
+  generation: 0,
+  command: 1,
+  sets: 2,
+  bytes: 3,
+  set: 4,
+  armed: 5,
+  go: 6,
+  done: 7,
+} as const
 export const COMMAND = { allocate: 1, copy: 2, release: 3, exit: 4 } as const
 
 export class CopyTeam implements Contestant {

@@ -107,10 +107,18 @@ export class CopyOnCuda extends OnCuda {
   readonly name = COPY
   readonly #sets: { from: Tensor; to: Tensor }[]
 
-  constructor(launch: Launch, shape: Shape, { dtype, device }: { dtype: LayerOptions['dtype']; device: Device }, sets: number) {
+  constructor(
+    launch: Launch,
+    shape: Shape,
+    { dtype, device }: { dtype: LayerOptions['dtype']; device: Device },
+    sets: number,
+  ) {
     super(launch)
     const from = randomTensor(1, shape.dims, dtype, device)
-    this.#sets = Array.from({ length: sets }, (_, at) => ({ from: at === 0 ? from : from.clone(), to: from.clone() }))
+    this.#sets = Array.from({ length: sets }, (_, at) => ({
+      from: at === 0 ? from : from.clone(),
+      to: from.clone(),
+    }))
   }
 
   protected get setCount(): number {
@@ -132,4 +140,3 @@ export class CopyOnCuda extends OnCuda {
     }
   }
 }
-

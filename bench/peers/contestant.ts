@@ -52,14 +52,20 @@ export async function preparePeer(
 }
 
 /** The same for the steps of the N-API suite. */
-export async function prepareSteps(process: PeerProcess, layer: LayerName, dims: readonly number[], threads: number) {
+export async function prepareSteps(
+  process: PeerProcess,
+  layer: LayerName,
+  dims: readonly number[],
+  threads: number,
+) {
   const request = { do: 'prepare', kind: 'steps', key: 'spikingjelly', layer, shape: dims, threads }
   return await prepared(process, 'spikingjelly', request)
 }
 
 async function prepared(process: PeerProcess, name: string, request: Record<string, unknown>) {
   const reply = await process.ask(request)
-  if (reply.absent === undefined) return new PeerContestant(name, (reply.note as string | null) ?? null, process)
+  if (reply.absent === undefined)
+    return new PeerContestant(name, (reply.note as string | null) ?? null, process)
   // What was made before it failed must not stay for the rest of the run.
   await process.ask({ do: 'drop', key: name })
   return { absent: reply.absent }

@@ -37,7 +37,12 @@ export class PeerProcess {
   readonly #lines: AsyncIterator<string>
   readonly #ended: () => string | null
 
-  private constructor(versions: PeerVersions, process: ChildProcess, lines: AsyncIterator<string>, ended: () => string | null) {
+  private constructor(
+    versions: PeerVersions,
+    process: ChildProcess,
+    lines: AsyncIterator<string>,
+    ended: () => string | null,
+  ) {
     this.versions = versions
     this.#process = process
     this.#lines = lines
@@ -46,7 +51,9 @@ export class PeerProcess {
 
   static async start(python: string): Promise<PeerProcess> {
     const script = fileURLToPath(new URL('peers/server.py', BENCH))
-    const child = spawn(python, ['-B', script], { stdio: ['pipe', 'pipe', 'inherit'] })
+    // PyTorch's profiler reports every start and stop on standard error.
+    const env = { KINETO_LOG_LEVEL: '99', ...process.env }
+    const child = spawn(python, ['-B', script], { stdio: ['pipe', 'pipe', 'inherit'], env })
     let end: string | null = null
     child.on('error', (error) => {
       end = error.message
@@ -66,7 +73,8 @@ export class PeerProcess {
   async ask(request: Record<string, unknown>): Promise<Reply> {
     this.#process.stdin?.write(`${JSON.stringify(request)}\n`)
     const line = await this.#lines.next()
-    if (line.done) throw new PeerError(`the Python process gave no answer: ${this.#ended() ?? 'its output ended'}`)
+    if (line.done)
+      throw new PeerError(`the Python process gave no answer: ${this.#ended() ?? 'its output ended'}`)
     return JSON.parse(line.value) as Reply
   }
 
@@ -85,5 +93,7 @@ export function findPython(named: string | undefined): { python: string } | { re
     const probe = spawnSync(python, ['-c', 'import torch'], { encoding: 'utf8' })
     if (probe.status === 0) return { python }
   }
-  return { reason: `${candidates.join(' and ')} cannot import torch (bench/README.md says how to get a Python that can)` }
+  return {
+    reason: `${candidates.join(' and ')} cannot import torch (bench/README.md says how to get a Python that can)`,
+  }
 }

@@ -52,7 +52,11 @@ export function describeVersions(peer: PeerVersions | undefined): Versions {
 /** The commit measured, with `+` where files differ from it; SPIKENORM_COMMIT where there is no repository. */
 export function describeCommit(): string {
   const git = (...args: string[]) =>
-    execFileSync('git', args, { cwd: fileURLToPath(ROOT), encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim()
+    execFileSync('git', args, {
+      cwd: fileURLToPath(ROOT),
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    }).trim()
   try {
     return git('rev-parse', '--short=12', 'HEAD') + (git('status', '--porcelain') === '' ? '' : '+')
   } catch {

@@ -33,6 +33,8 @@ export class Progress {
   #left(): string {
     if (this.#done === 0) return ''
     const seconds = ((performance.now() - this.#started) / 1000 / this.#done) * (this.total - this.#done)
-    return seconds < 5 ? '' : `, about ${seconds < 90 ? `${Math.round(seconds)} s` : `${Math.round(seconds / 60)} min`} left`
+    return seconds < 5
+      ? ''
+      : `, about ${seconds < 90 ? `${Math.round(seconds)} s` : `${Math.round(seconds / 60)} min`} left`
   }
 }

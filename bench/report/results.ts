@@ -115,7 +115,9 @@ export function keyOf(row: LayerRow): string {
   return [where, layer, direction, shape, dtype, cache, launch].join(' ')
 }
 
-export class ResultError extends Error {}
+export class ResultError extends Error {
+  override readonly name = 'ResultError'
+}
 
 export function readResults(path: string): ResultFile {
   let file: ResultFile

@@ -8,11 +8,16 @@ export interface Column<Row> {
 }
 
 export function renderTable<Row>(columns: Column<Row>[], rows: readonly Row[]): string {
-  const cells = [columns.map(({ title }) => title), ...rows.map((row) => columns.map(({ value }) => value(row)))]
+  const cells = [
+    columns.map(({ title }) => title),
+    ...rows.map((row) => columns.map(({ value }) => value(row))),
+  ]
   const widths = columns.map((_, i) => Math.max(...cells.map((line) => (line[i] as string).length)))
   const lines = cells.map((line) =>
     line
-      .map((cell, i) => (columns[i]?.numeric ? cell.padStart(widths[i] as number) : cell.padEnd(widths[i] as number)))
+      .map((cell, i) =>
+        columns[i]?.numeric ? cell.padStart(widths[i] as number) : cell.padEnd(widths[i] as number),
+      )
       .join('  ')
       .trimEnd(),
   )
@@ -21,9 +26,13 @@ export function renderTable<Row>(columns: Column<Row>[], rows: readonly Row[]): 
 
 /** The same as Markdown, padded as formatters want it. */
 export function renderMarkdown<Row>(columns: Column<Row>[], rows: readonly Row[]): string {
-  const cells = [columns.map(({ title }) => title), ...rows.map((row) => columns.map(({ value }) => value(row)))]
+  const cells = [
+    columns.map(({ title }) => title),
+    ...rows.map((row) => columns.map(({ value }) => value(row))),
+  ]
   const widths = columns.map((_, i) => Math.max(3, ...cells.map((line) => (line[i] as string).length)))
-  const line = (values: string[]) => `| ${values.map((value, i) => value.padEnd(widths[i] as number)).join(' | ')} |`
+  const line = (values: string[]) =>
+    `| ${values.map((value, i) => value.padEnd(widths[i] as number)).join(' | ')} |`
   const rule = line(widths.map((width) => '-'.repeat(width)))
   return [line(cells[0] as string[]), rule, ...cells.slice(1).map(line)].join('\n')
 }
