@@ -1,7 +1,24 @@
 // The layers as rows of one table.
 
-import type { Device, DType, Module, StepMode } from 'spikenorm'
-import * as api from 'spikenorm'
+import {
+  BatchNorm1d,
+  BatchNorm2d,
+  BatchNorm3d,
+  BatchNormThroughTime1d,
+  BatchNormThroughTime2d,
+  BatchNormThroughTime3d,
+  type Device,
+  type DType,
+  type Module,
+  NeuNorm,
+  type StepMode,
+  TemporalEffectiveBatchNorm1d,
+  TemporalEffectiveBatchNorm2d,
+  TemporalEffectiveBatchNorm3d,
+  ThresholdDependentBatchNorm1d,
+  ThresholdDependentBatchNorm2d,
+  ThresholdDependentBatchNorm3d,
+} from 'spikenorm'
 import type { Shape } from './shapes.js'
 
 export const LAYERS = ['batchnorm', 'tdbn', 'tebn', 'bntt', 'neunorm'] as const
