@@ -3,7 +3,7 @@
 import { writeFileSync } from 'node:fs'
 import type { Context } from './context.js'
 import { HELP, OptionError, type Options, parseOptions } from './options.js'
-import type { ResultFile } from './report/results.js'
+import type { LayerRow, ResultFile } from './report/results.js'
 
 const EXIT_FAILURE = 1
 const EXIT_USAGE = 2
@@ -32,8 +32,13 @@ async function run(options: Options): Promise<number> {
   const context = await prepare(options, interruption())
   try {
     const results = await describe(context)
-    await runSuites(context, results)
-    if (options.json) writeResults(options.json, results)
+    // After every table, so that whatever ends the program later leaves what was measured.
+    const save = () => {
+      if (options.json) writeResults(options.json, results)
+    }
+    save()
+    await runSuites(context, results, save)
+    save()
     if (options.plot) {
       const { renderPlot } = await import('./report/plot.js')
       const { captionOf } = await import('./report/readme.js')
@@ -75,15 +80,23 @@ async function describe({ options, peer, skipped }: Context): Promise<ResultFile
   }
 }
 
-async function runSuites(context: Context, { suites }: ResultFile): Promise<void> {
+async function runSuites(context: Context, { suites }: ResultFile, save: () => void): Promise<void> {
   const { layerTable, memoryTable, napiTable, scalingTable, trainingTable } = await import(
     './report/tables.js'
   )
-  const show = (table: string) => console.log(`${table}\n`)
+  const show = (table: string) => {
+    console.log(`${table}\n`)
+    save()
+  }
   for (const suite of context.options.suites) {
     if (suite === 'layers') {
       const { runLayers } = await import('./suites/layers.js')
-      suites.layers = await runLayers(context, (rows) => show(layerTable(rows)))
+      const rows: LayerRow[] = []
+      suites.layers = rows
+      await runLayers(context, (ofCase) => {
+        rows.push(...ofCase)
+        show(layerTable(ofCase))
+      })
     } else if (suite === 'napi') {
       const { runNapi } = await import('./suites/napi.js')
       suites.napi = await runNapi(context)

@@ -24,13 +24,12 @@ interface Case {
   launch: Launch | 'call'
 }
 
-/** `shown` is given the rows of each case when it is done. */
-export async function runLayers(context: Context, shown: (rows: LayerRow[]) => void): Promise<LayerRow[]> {
+/** `take` is given the rows of each case when it is done. */
+export async function runLayers(context: Context, take: (rows: LayerRow[]) => void): Promise<void> {
   const cases = casesOf(context)
   const { layers } = context.options
   const progress = new Progress('layers', cases.length * layers.length)
   const checks = new Map<string, Check>()
-  const rows: LayerRow[] = []
   const team = context.options.checkOnly ? undefined : new CopyTeam(context.options.threads)
   try {
     for (const given of cases) {
@@ -44,14 +43,12 @@ export async function runLayers(context: Context, shown: (rows: LayerRow[]) => v
         await new Promise(setImmediate)
       }
       progress.stop()
-      if (ofCase.length > 0) shown(ofCase)
-      rows.push(...ofCase)
+      if (ofCase.length > 0) take(ofCase)
     }
   } finally {
     progress.stop()
     await team?.dispose()
   }
-  return rows
 }
 
 function casesOf({ options, devices }: Context): Case[] {

@@ -35,7 +35,7 @@ export async function runTraining(context: Context): Promise<TrainingRow[]> {
   const images = options.quick ? firstOf(all, QUICK.images) : all
   const epochs = options.quick ? QUICK.epochs : EPOCHS
   // The demo's names of the norms are those of the layers here.
-  const norms = (['none', ...options.layers] as const).filter((norm) => !options.quick || norm !== 'none')
+  const norms = options.layers
   const progress = new Progress('training', norms.length * context.devices.length)
   const rows: TrainingRow[] = []
   for (const device of context.devices) {
