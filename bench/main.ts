@@ -93,10 +93,11 @@ async function runSuites(context: Context, { suites }: ResultFile, save: () => v
       const { runLayers } = await import('./suites/layers.js')
       const rows: LayerRow[] = []
       suites.layers = rows
-      await runLayers(context, (ofCase) => {
+      const checked = await runLayers(context, (ofCase) => {
         rows.push(...ofCase)
         show(layerTable(ofCase))
       })
+      if (context.options.checkOnly) console.log(`${checked} results checked, all right`)
     } else if (suite === 'napi') {
       const { runNapi } = await import('./suites/napi.js')
       suites.napi = await runNapi(context)

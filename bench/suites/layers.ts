@@ -24,8 +24,8 @@ interface Case {
   launch: Launch | 'call'
 }
 
-/** `take` is given the rows of each case when it is done. */
-export async function runLayers(context: Context, take: (rows: LayerRow[]) => void): Promise<void> {
+/** `take` is given the rows of each case when it is done. Returns how many results were checked. */
+export async function runLayers(context: Context, take: (rows: LayerRow[]) => void): Promise<number> {
   const cases = casesOf(context)
   const { layers } = context.options
   const progress = new Progress('layers', cases.length * layers.length)
@@ -49,6 +49,7 @@ export async function runLayers(context: Context, take: (rows: LayerRow[]) => vo
     progress.stop()
     await team?.dispose()
   }
+  return checks.size
 }
 
 function casesOf({ options, devices }: Context): Case[] {
