@@ -263,6 +263,7 @@ describe('the summary in the README', () => {
   it('replaces what stands between the markers and nothing else', () => {
     const text = `before\n${START}\nold\n${END}\nafter`
     expect(replaceSummary(text, `${START} new ${END}`)).toBe(`before\n${START} new ${END}\nafter`)
-    expect(() => replaceSummary('nothing', '')).toThrow(/no lines/)
+    expect(replaceSummary('a\n\n## Status\n', 'TABLE')).toBe('a\n\n## Speed\n\nTABLE\n\n## Status\n')
+    expect(() => replaceSummary('nothing', '')).toThrow(/neither/)
   })
 })

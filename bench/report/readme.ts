@@ -70,13 +70,17 @@ function pair(value: (row: LayerRow) => string) {
 
 const speedup = (cell: PeerCell | undefined) => (!cell || 'absent' in cell ? '–' : `${short(cell.speedup)}×`)
 
-/** `text` with what stands between the markers replaced. */
+/** Where the summary goes in a README that has none yet. */
+const BEFORE = '## Status'
+
+/** `text` with what stands between the markers replaced, or with a section of its own where there are none yet. */
 export function replaceSummary(text: string, table: string): string {
   const start = text.indexOf(START)
   const end = text.indexOf(END)
-  if (start < 0 || end < start)
-    throw new ResultError(`the README has no lines '${START}' and '${END}' to write between`)
-  return text.slice(0, start) + table + text.slice(end + END.length)
+  if (start >= 0 && end > start) return text.slice(0, start) + table + text.slice(end + END.length)
+  const at = text.indexOf(BEFORE)
+  if (at < 0) throw new ResultError(`the README has neither the line '${START}' nor a section '${BEFORE}'`)
+  return `${text.slice(0, at)}## Speed\n\n${table}\n\n${text.slice(at)}`
 }
 
 /** Writes table and plot; returns what was written. */
