@@ -52,6 +52,12 @@ export declare function conv2DSpec(inChannels: number, outChannels: number, wind
  */
 export declare function crossEntropy(logits: number, labels: number): Handles
 
+/** From here on a device's work is written down instead of done. */
+export declare function cudaBeginCapture(device: string): void
+
+/** Forgets what has been written down. */
+export declare function cudaCancelCapture(device: string): void
+
 export interface CudaDeviceInfo {
   index: number
   name: string
@@ -61,6 +67,24 @@ export interface CudaDeviceInfo {
 
 /** The CUDA devices found; none without CUDA. */
 export declare function cudaDevices(): Array<CudaDeviceInfo>
+
+/** The graph of what has been written down. */
+export declare function cudaEndCapture(device: string): number
+
+/** A mark on a device's stream. */
+export declare function cudaEvent(device: string): number
+
+/** Milliseconds from one mark to another. */
+export declare function cudaEventElapsed(start: number, end: number): number
+
+export declare function cudaEventRecord(event: number): void
+
+export declare function cudaEventSynchronize(event: number): void
+
+export declare function cudaGraphReplay(graph: number): void
+
+/** The CUstream handle of the stream that everything on a device goes through. */
+export declare function cudaStream(device: string): bigint
 
 /** Waits until a device has done everything launched so far. */
 export declare function cudaSynchronize(device: string): void
@@ -232,12 +256,21 @@ export declare function tensorCopy(target: number, source: number): void
 /** `'cpu'` or `'cuda:N'`. */
 export declare function tensorDevice(handle: number): string
 
+/**
+ * Address of a tensor's first value on its device, for use after what has been launched so far: on the stream that
+ * `cuda_stream` names, or after a synchronisation.
+ */
+export declare function tensorDevicePointer(handle: number): bigint
+
 export declare function tensorDtype(handle: number): string
 
 export declare function tensorFill(target: number, value: number): void
 
 /** Uploads the bytes of a typed array of the right type. */
 export declare function tensorFromBytes(bytes: Uint8Array, shape: Array<number>, dtype: string, device: string): number
+
+/** A tensor over another owner's memory, after what is on `stream` (a CUstream handle) now. */
+export declare function tensorFromDevicePointer(pointer: bigint, shape: Array<number>, dtype: string, device: string, stream?: bigint | undefined | null): number
 
 /** Uploads numbers, rounding each once to the dtype. */
 export declare function tensorFromNumbers(numbers: Float64Array, shape: Array<number>, dtype: string, device: string): number

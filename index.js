@@ -773,7 +773,7 @@ if (
   }
 }
 
-const { adamStep, avgPool2DBackward, avgPool2DForward, checkAdam, checkDevice, checkSgd, conv2DBackward, conv2DForward, conv2DSpec, crossEntropy, cudaDevices, cudaSynchronize, cudaUnavailableReason, emptyCache, free, linearBackward, linearForward, linearSpec, loadSafetensors, lossValue, manualSeed, maxPool2DBackward, maxPool2DForward, memoryStats, neuNormBackward, neuNormForward, neuNormSpec, neuronBackward, neuronForward, neuronSpec, normBackward, normForward, normSpec, numThreads, pool2DSpec, randperm, saveSafetensors, setNumThreads, sgdStep, simdLevel, sweep, tensorAccumulate, tensorAdd, tensorCast, tensorCopy, tensorDevice, tensorDtype, tensorFill, tensorFromBytes, tensorFromNumbers, tensorFull, tensorRead, tensorReplace, tensorReshape, tensorRow, tensorShape, tensorToDevice, tensorUniform, track } = nativeBinding
+const { adamStep, avgPool2DBackward, avgPool2DForward, checkAdam, checkDevice, checkSgd, conv2DBackward, conv2DForward, conv2DSpec, crossEntropy, cudaBeginCapture, cudaCancelCapture, cudaDevices, cudaEndCapture, cudaEvent, cudaEventElapsed, cudaEventRecord, cudaEventSynchronize, cudaGraphReplay, cudaStream, cudaSynchronize, cudaUnavailableReason, emptyCache, free, linearBackward, linearForward, linearSpec, loadSafetensors, lossValue, manualSeed, maxPool2DBackward, maxPool2DForward, memoryStats, neuNormBackward, neuNormForward, neuNormSpec, neuronBackward, neuronForward, neuronSpec, normBackward, normForward, normSpec, numThreads, pool2DSpec, randperm, saveSafetensors, setNumThreads, sgdStep, simdLevel, sweep, tensorAccumulate, tensorAdd, tensorCast, tensorCopy, tensorDevice, tensorDevicePointer, tensorDtype, tensorFill, tensorFromBytes, tensorFromDevicePointer, tensorFromNumbers, tensorFull, tensorRead, tensorReplace, tensorReshape, tensorRow, tensorShape, tensorToDevice, tensorUniform, track } = nativeBinding
 export { adamStep }
 export { avgPool2DBackward }
 export { avgPool2DForward }
@@ -784,7 +784,16 @@ export { conv2DBackward }
 export { conv2DForward }
 export { conv2DSpec }
 export { crossEntropy }
+export { cudaBeginCapture }
+export { cudaCancelCapture }
 export { cudaDevices }
+export { cudaEndCapture }
+export { cudaEvent }
+export { cudaEventElapsed }
+export { cudaEventRecord }
+export { cudaEventSynchronize }
+export { cudaGraphReplay }
+export { cudaStream }
 export { cudaSynchronize }
 export { cudaUnavailableReason }
 export { emptyCache }
@@ -820,9 +829,11 @@ export { tensorAdd }
 export { tensorCast }
 export { tensorCopy }
 export { tensorDevice }
+export { tensorDevicePointer }
 export { tensorDtype }
 export { tensorFill }
 export { tensorFromBytes }
+export { tensorFromDevicePointer }
 export { tensorFromNumbers }
 export { tensorFull }
 export { tensorRead }

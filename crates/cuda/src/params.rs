@@ -1,5 +1,6 @@
 //! The parameter structs of kernels/params.h, and how plans fill them.
 
+use bytemuck::NoUninit;
 use std::mem::{offset_of, size_of};
 
 use spikenorm_core::NeuNormSpec;
@@ -18,7 +19,7 @@ pub enum Phase {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, NoUninit)]
 pub struct NormParams {
     pub x: Address,
     pub dy: Address,
@@ -72,7 +73,7 @@ pub struct NormParams {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, NoUninit)]
 pub struct NeuNormParams {
     pub input: Address,
     pub out: Address,

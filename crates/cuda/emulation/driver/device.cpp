@@ -200,6 +200,7 @@ SPIKENORM_API int cuCtxSynchronize() {
         }
         if (refused != kSuccess) return refused;
         run_all(device);
+        after_waiting(device);
         return device.fault;
     });
 }

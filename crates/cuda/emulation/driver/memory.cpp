@@ -70,10 +70,10 @@ Address allocate(Device& device, std::size_t bytes, bool pooled) {
 }
 
 // What happens when a stream comes to a free.
-void release(Address address) {
+void release(Address address, Device& device) {
     State& all = state();
     const auto at = all.live.find(address);
-    if (at == all.live.end()) return complain("a graph frees the same memory twice");
+    if (at == all.live.end()) return fault(device, kIllegalAddress, "a graph frees the same memory twice");
     const Allocation allocation = at->second;
     check_guards(allocation);
     all.live.erase(at);
@@ -133,7 +133,9 @@ void fault(Device& device, int code, const std::string& what) {
     if (device.fault == kSuccess) device.fault = code;
 }
 
-void reset_pool(Device& device, std::size_t keep) {
+void after_waiting(Device& device) { trim_pool(device, device.release_threshold); }
+
+void trim_pool(Device& device, std::size_t keep) {
     device.reserved = std::max(device.used, std::min(device.reserved, keep));
 }
 
@@ -164,7 +166,7 @@ SPIKENORM_API int cuMemFree_v2(Address address) {
         // Waits for all that may use it, as the real one does.
         run_all(owner);
         (at->second.pooled ? owner.used : owner.plain) -= at->second.bytes;
-        release(address);
+        release(address, owner);
         return owner.fault;
     });
 }
@@ -188,12 +190,13 @@ SPIKENORM_API int cuMemFreeAsync(Address address, void* handle) {
         const auto at = state().live.find(address);
         if (at == state().live.end() || at->second.freed) return kInvalidValue;
         // A captured free is a node: the memory goes when the graph runs.
-        if (is_capturing(*stream)) return enqueue(stream, [address] { release(address); });
+        const auto free = [address, device = stream->device] { release(address, *device); };
+        if (is_capturing(*stream)) return enqueue(stream, free);
         at->second.freed = true;
         Device& owner = *at->second.device;
         // Later allocations of the same stream may have it at once.
         (at->second.pooled ? owner.used : owner.plain) -= at->second.bytes;
-        return enqueue(stream, [address] { release(address); });
+        return enqueue(stream, free);
     });
 }
 
@@ -208,10 +211,8 @@ SPIKENORM_API int cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
 SPIKENORM_API int cuMemcpyHtoDAsync_v2(Address to, const void* from, std::size_t bytes, void* handle) {
     return stream_call(__func__, handle, [&](const std::shared_ptr<Stream>& stream) -> int {
         if (is_capturing(*stream)) return refuse_in_capture(*stream);
-        // Pageable memory is staged before the call returns.
-        const auto staged = std::make_shared<std::vector<char>>(static_cast<const char*>(from), static_cast<const char*>(from) + bytes);
-        return enqueue_checked(stream, "a copy to the device", {{to, bytes}},
-                               [=] { std::memcpy(pointer(to), staged->data(), bytes); });
+        // Read late, as a device that sees the host's pages does; others stage them before the call returns.
+        return enqueue_checked(stream, "a copy to the device", {{to, bytes}}, [=] { std::memcpy(pointer(to), from, bytes); });
     });
 }
 
@@ -314,7 +315,7 @@ SPIKENORM_API int cuMemPoolGetAttribute(void* pool, int attribute, void* value) 
 
 SPIKENORM_API int cuMemPoolTrimTo(void* pool, std::size_t keep) {
     return plain_call(__func__, [&](State&) -> int {
-        reset_pool(*static_cast<Device*>(pool), keep);
+        trim_pool(*static_cast<Device*>(pool), keep);
         return kSuccess;
     });
 }

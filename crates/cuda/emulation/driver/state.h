@@ -139,6 +139,9 @@ int refuse_unsafe_call();
 const Allocation* find_live(Address address, std::size_t bytes);
 const Allocation* find_freed(Address address);
 void fault(Device& device, int code, const std::string& what);
-void reset_pool(Device& device, std::size_t keep);
+// Returns what the pool holds unused beyond that many bytes.
+void trim_pool(Device& device, std::size_t keep);
+// What the driver does to the pool whenever something has been waited for.
+void after_waiting(Device& device);
 
 }  // namespace spikenorm::emulation::driver

@@ -142,6 +142,7 @@ SPIKENORM_API int cuStreamSynchronize(void* handle) {
     return stream_call(__func__, handle, [&](const std::shared_ptr<Stream>& stream) -> int {
         if (is_capturing(*stream)) return refuse_in_capture(*stream);
         run_until(*stream, stream->enqueued);
+        after_waiting(*stream->device);
         return stream->device->fault;
     });
 }
@@ -238,6 +239,7 @@ SPIKENORM_API int cuEventSynchronize(void* handle) {
     return event_call(__func__, handle, [&](Event& event) -> int {
         if (event.captured) return kCapturedEvent;
         if (event.recorded.stream != nullptr) run_until(*event.recorded.stream, event.recorded.position);
+        after_waiting(*event.device);
         return event.device->fault;
     });
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::{CudaStream, result};
 use libloading::Library;
-use spikenorm_core::{DType, Error, ErrorCode, Result};
+use spikenorm_core::{DType, Error, ErrorCode, Result, bail};
 
 use super::{Cuda, driver_error};
 use crate::kit::{Matrix, Product};
@@ -197,7 +197,6 @@ impl Handle {
     /// cuBLAS stores matrices column by column, which turns every matrix into its transpose: it is asked for
     /// `outᵀ = rightᵀ · leftᵀ`.
     fn multiply(&self, product: &Product) -> Result<()> {
-        self.workspace.stream.context().bind_to_thread().map_err(driver_error("binding the context"))?;
         let number = |value: usize| {
             c_int::try_from(value).map_err(|_| {
                 Error::new(
@@ -267,8 +266,20 @@ impl Cuda {
         let mut held = self.blas.0.lock().unwrap_or_else(PoisonError::into_inner);
         let handle = match held.take() {
             Some(handle) => handle,
-            None => Handle::new(&self.stream)?,
+            None if self.is_capturing() => bail!(
+                Cuda,
+                "CUDA: cuBLAS cannot be started while a graph is captured: do the same once before the capture"
+            ),
+            None => Handle::new(self.stream.raw())?,
         };
-        held.insert(handle).multiply(product)
+        let handle = held.insert(handle);
+        self.stream.uses([product.left.address, product.right.address, product.out.address])?;
+        let mut outcome = Ok(());
+        // Whatever cuBLAS launches belongs together: no capture begins in between.
+        self.stream.submit("multiplying matrices", |_| {
+            outcome = handle.multiply(product);
+            Ok(())
+        })?;
+        outcome
     }
 }

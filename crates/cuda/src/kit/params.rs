@@ -1,12 +1,13 @@
 //! The parameter structs of kernels/kit_params.h.
 
+use bytemuck::NoUninit;
 use std::mem::{offset_of, size_of};
 
 use crate::params::Address;
 
 /// How `count` values are moved: one by one up to `head`, then `packs` vectors, then one by one again.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, NoUninit)]
 pub struct Span {
     pub count: u64,
     pub head: u64,
@@ -14,7 +15,7 @@ pub struct Span {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, NoUninit)]
 pub struct ElementwiseParams {
     pub a: Address,
     pub b: Address,
@@ -24,7 +25,7 @@ pub struct ElementwiseParams {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, NoUninit)]
 pub struct NeuronParams {
     pub input: Address,
     pub out: Address,
@@ -48,7 +49,7 @@ pub struct NeuronParams {
 
 /// Pairs are `[vertical, horizontal]`.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, NoUninit)]
 pub struct PoolParams {
     pub input: Address,
     pub out: Address,
@@ -65,7 +66,7 @@ pub struct PoolParams {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, NoUninit)]
 pub struct LossParams {
     pub logits: Address,
     pub labels: Address,
@@ -81,7 +82,7 @@ pub struct LossParams {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, NoUninit)]
 pub struct SgdParams {
     pub parameter: Address,
     pub grad: Address,
@@ -97,7 +98,7 @@ pub struct SgdParams {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, NoUninit)]
 pub struct AdamParams {
     pub parameter: Address,
     pub grad: Address,

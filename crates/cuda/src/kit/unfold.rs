@@ -1,5 +1,6 @@
 //! The kernels of kernels/unfold.cuh: their parameter struct and their launches.
 
+use bytemuck::NoUninit;
 use std::mem::{offset_of, size_of};
 
 use spikenorm_core::kit::{Frames, Window};
@@ -14,7 +15,7 @@ const THREADS: usize = 256;
 const PLACES: usize = 1024;
 
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, NoUninit)]
 pub struct UnfoldParams {
     pub input: Address,
     pub out: Address,

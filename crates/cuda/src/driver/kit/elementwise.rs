@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::result;
 use spikenorm_core::{Result, Tensor, bail};
 
 use crate::driver::memory::address;
-use crate::driver::{Cuda, DeviceMemory, driver_error};
+use crate::driver::{Cuda, DeviceMemory};
 use crate::kit::{Operand, elementwise};
 
 fn operand(x: &Tensor<DeviceMemory>) -> Operand {
@@ -36,11 +35,7 @@ impl Cuda {
         if target.is_empty() || address(target) == address(&source) {
             return Ok(());
         }
-        self.stream.context().bind_to_thread().map_err(driver_error("binding the context"))?;
-        let (to, from, bytes) = (address(target), address(&source), target.bytes());
-        // SAFETY: both tensors have that many bytes within their memory and do not overlap.
-        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) }
-            .map_err(driver_error("copying on the device"))
+        self.copy_bytes(address(target), address(&source), target.bytes())
     }
 
     /// `target += source`, equal dtypes. In place.
