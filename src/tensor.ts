@@ -95,10 +95,39 @@ export class Tensor extends Handle {
     this.#device = undefined
   }
 
+  /**
+   * A tensor over CUDA memory of another owner, without a copy. The memory must stay allocated for as long as the tensor
+   * and whatever was computed or saved from it. `stream`: the CUstream handle whose present work comes first (0n is the
+   * default stream). Throws `ERR_ARGUMENT` or `ERR_DEVICE` for an address that is not of the device, or too short.
+   */
+  static fromDevicePointer(memory: DevicePointer): Tensor {
+    const { ptr, shape, dtype, stream } = memory
+    const device = parseDevice(memory.device ?? 'cuda')
+    return new Tensor(native.tensorFromDevicePointer(ptr, wholeExtents(shape), dtype, device, stream))
+  }
+
+  /**
+   * Address of the first value on its CUDA device. What computes the values may still be running: use it on
+   * `cuda.stream()`, or after `cuda.synchronize()`. Throws `ERR_DEVICE` on the CPU.
+   */
+  get devicePointer(): bigint {
+    return native.tensorDevicePointer(this.id)
+  }
+
   [Symbol.for('nodejs.util.inspect.custom')](): string {
     if (this.isDisposed) return `${this.constructor.name} (disposed)`
     return `${this.constructor.name} { shape: [${this.shape.join(', ')}], dtype: '${this.dtype}', device: '${this.device}' }`
   }
+}
+
+/** What {@link Tensor.fromDevicePointer} takes. */
+export interface DevicePointer {
+  ptr: bigint
+  shape: readonly number[]
+  dtype: DType
+  /** Default `'cuda'`. */
+  device?: Device
+  stream?: bigint
 }
 
 /** N-API would cut 1.5 down to 1 and read NaN as 0, so whole numbers are asked for here. */

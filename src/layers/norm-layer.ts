@@ -122,7 +122,14 @@ export abstract class NormLayer extends Module {
     if (this.trackRunningStats) {
       this.#runningMean = this.#stack(preset.statistics, 'running_mean', [C], 0, place, Tensor)
       this.#runningVar = this.#stack(preset.statistics, 'running_var', [C], 1, place, Tensor)
-      this.#counters = this.#stack(preset.statistics, 'num_batches_tracked', [], 0, { ...place, dtype: 'int64' }, Tensor)
+      this.#counters = this.#stack(
+        preset.statistics,
+        'num_batches_tracked',
+        [],
+        0,
+        { ...place, dtype: 'int64' },
+        Tensor,
+      )
     }
   }
 

@@ -4,7 +4,6 @@
  */
 import { CarriedState, type StatefulEntry } from '../carried-state.js'
 import { type Checkpoint, combined } from '../checkpoint.js'
-import type { DType } from '../dtype.js'
 import { SpikenormError } from '../errors.js'
 import { Handle } from '../handle.js'
 import { finiteNumber } from '../layers/arguments.js'

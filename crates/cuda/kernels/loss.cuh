@@ -80,9 +80,9 @@ SPIKENORM_DEVICE void sample_loss(const LossParams& p, Index sample) {
 template <typename T>
 SPIKENORM_DEVICE void cross_entropy(const LossParams& p) {
     for (Index sample = block_index(); sample < p.samples; sample += block_count()) sample_loss<T>(p, sample);
-    if (!is_last_block(p.ticket, block_count(), reinterpret_cast<unsigned*>(dynamic_shared()))) return;
-    // The flag lies where the sums go.
-    block_sync();
+    // Behind the warps' sums.
+    unsigned* flag = reinterpret_cast<unsigned*>(dynamic_shared() + thread_count() / 32 * sizeof(double));
+    if (!is_last_block(p.ticket, block_count(), flag)) return;
     double sum = 0.0, bad = static_cast<double>(p.samples);
     for (Index sample = thread_index(); sample < p.samples; sample += thread_count()) {
         sum += load_fresh(p.losses + sample);

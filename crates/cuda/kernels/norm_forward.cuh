@@ -1,8 +1,8 @@
 // Forward of the batch norm family: y = p_t * (w * (x - mean_r) * i_r + b), i_r = 1 / sqrt(var_r + eps).
 //
 // Per cell, two passes over the tile in shared memory: the mean, as a deviation from the channel's very
-// first value (the pivot, the same for every block), then the squared deviations from that mean, which
-// also yield what the mean was off by. Never a difference of sums of squares.
+// first value (the pivot, the same for every block), then the squared deviations from that mean as rounded,
+// which also yield what it was off by. Never a difference of sums of squares.
 #pragma once
 
 #include "team.cuh"
@@ -26,17 +26,20 @@ template <typename P>
 struct SumFromPivot {
     P pivot, a, b;
     SPIKENORM_DEVICE void add(P x, P) { a += x - pivot; }
+    SPIKENORM_DEVICE Pair sums() const { return {a, b}; }
 };
 
 template <typename P>
-struct SumFromMean {
-    Split<P> mean;
-    P a, b;
+struct SumFromCentre {
+    P centre;
+    Compensated<P> a;
+    P b;
     SPIKENORM_DEVICE void add(P x, P) {
-        const P d = deviation(x, mean);
-        a += d;
-        b = fused(d, d, b);
+        const Exact<P> d = exact_difference(x, centre);
+        a.add(d.value, d.rest);
+        b = fused(d.value, d.value, b);
     }
+    SPIKENORM_DEVICE Pair sums() const { return {a.total(), b}; }
 };
 
 template <typename P>
@@ -58,17 +61,17 @@ SPIKENORM_DEVICE void add_chunk(const Block<T>& b, const typename Element<T>::P*
     const NormParams& p = b.p;
     const double before = values_before(p, b.first) - values_before(p, b.begin);
     const double count = values_before(p, b.first + b.rows) - values_before(p, b.first);
-    Split<P>* centre = b.template coefficients<Split<P>>();
+    P* centre = b.template coefficients<P>();
 
     Lanes::template visit<1, true>(b, [&](unsigned, unsigned c) { return SumFromPivot<P>{pivots[c], P(0), P(0)}; });
     block_sync();
     for_each_cell(b, [&](unsigned t, unsigned c) {
         const unsigned cell = t * p.tile_channels + c;
-        centre[cell] = split_sum(pivots[c], sum_parts(b, cell).a / count);
+        centre[cell] = static_cast<P>(pivots[c] + sum_parts(b, cell).a / count);
     });
     block_sync();
     Lanes::template visit<1, true>(b, [&](unsigned t, unsigned c) {
-        return SumFromMean<P>{centre[t * p.tile_channels + c], P(0), P(0)};
+        return SumFromCentre<P>{centre[t * p.tile_channels + c], {P(0), P(0)}, P(0)};
     });
     block_sync();
     for_each_cell(b, [&](unsigned t, unsigned c) {
@@ -76,8 +79,7 @@ SPIKENORM_DEVICE void add_chunk(const Block<T>& b, const typename Element<T>::P*
         const Pair sums = sum_parts(b, cell);
         const double shift = sums.a / count;
         const double m2 = sums.b - sums.a * shift;
-        // What was subtracted is high + low as rounded, so that is what the shift is relative to.
-        const double mean = (static_cast<double>(centre[cell].high) - pivots[c]) + centre[cell].low + shift;
+        const double mean = (static_cast<double>(centre[cell]) - pivots[c]) + shift;
         Moments all{before, b.results()[cell].a, b.results()[cell].b};
         // NaN stays NaN; only rounding below zero is cut off.
         all.merge({count, mean, m2 < 0.0 ? 0.0 : m2});

@@ -39,7 +39,6 @@ pub fn devices() -> Result<Vec<DeviceInfo>> {
 }
 
 fn info(index: usize) -> Result<DeviceInfo> {
-    let reading = || driver_error("reading the device");
     // A driver too old for a symbol makes cudarc panic rather than fail.
     catch_unwind(|| {
         let device = result::device::get(index as i32)?;
@@ -61,5 +60,5 @@ fn info(index: usize) -> Result<DeviceInfo> {
         Ok(DeviceInfo { index, name, memory, compute_capability: [major, minor] })
     })
     .unwrap_or(Err(DriverError(CUresult::CUDA_ERROR_NOT_SUPPORTED)))
-    .map_err(reading())
+    .map_err(driver_error("reading the device"))
 }

@@ -33,7 +33,7 @@ pub fn launch(logits: DType, params: &LossParams, device: &CudaDevice) -> Result
         threads,
         cluster: 1,
         cooperative: false,
-        // A sum per warp.
-        shared: 8 * threads / 32,
+        // A sum per warp and the flag of the last block.
+        shared: 8 * threads / 32 + 4,
     })
 }

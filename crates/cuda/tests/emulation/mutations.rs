@@ -10,7 +10,7 @@ pub struct Mutation {
     pub caught: bool,
 }
 
-const fn plant(
+pub const fn plant(
     name: &'static str,
     file: &'static str,
     find: &'static str,
@@ -65,13 +65,7 @@ pub const MUTATIONS: &[Mutation] = &[
         0,
         "blocks - (blocks > 1), flag)) return;",
     ),
-    plant(
-        "forward: the second pass corrects no mean",
-        FORWARD,
-        "centre[cell].low + shift;",
-        0,
-        "centre[cell].low;",
-    ),
+    plant("forward: the second pass corrects no mean", FORWARD, "- pivots[c]) + shift;", 0, "- pivots[c]);"),
     plant(
         "forward: the low part of the mean is dropped",
         FORWARD,

@@ -1,0 +1,200 @@
+#!/usr/bin/env bash
+# Checks and measures spikenorm on a GPU, from what scripts/gpu-pack.mjs gathered. Needs an NVIDIA driver, and neither cargo
+# nor npm nor network. Everything goes on after a failure; the summary comes last.
+set -uo pipefail
+
+usage() {
+  cat <<'TEXT'
+Checks and measures spikenorm on a GPU, from prebuilt artefacts.
+
+  scripts/gpu-check.sh [options] [output folder]
+
+  --only <parts>    of golden,device,sanitizer,bench         (default: all)
+  --minutes <m>     at most for each part                    (default: 8)
+  --from <file>     what scripts/gpu-pack.mjs made           (default: beside this script, or .cache/gpu-check/)
+  --python <path>   a Python with PyTorch, for the peers     (default: python3, where it has torch)
+  --device <name>   cuda or cuda:<n>                         (default: cuda)
+  --quick           small shapes and few samples
+  --bench-args "…"  further options of the benchmark
+  --help
+
+golden      the golden cases, and every other test that runs on any device
+device      the launcher's tests
+sanitizer   the launcher's tests under compute-sanitizer: memcheck, racecheck, synccheck, initcheck
+bench       the benchmark, beside PyTorch and SpikingJelly where a Python has them
+
+The output folder is $OUT, or gpu-check-output. Exit status: 0 all good, 1 something failed, 2 wrong usage, 3 no GPU here.
+TEXT
+}
+
+say() { printf '%s\n' "$*"; }
+wrong() {
+  say "gpu-check: $*" >&2
+  exit 2
+}
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+only=golden,device,sanitizer,bench
+minutes=8
+from=
+python=python3
+device=cuda
+quick=
+bench_args=
+out=${OUT:-gpu-check-output}
+while (($#)); do
+  case $1 in
+  --help | -h) usage; exit 0 ;;
+  --quick) quick=--quick ;;
+  --only | --minutes | --from | --python | --device | --bench-args)
+    (($# > 1)) || wrong "$1 needs a value; see --help"
+    case $1 in
+    --only) only=$2 ;;
+    --minutes) minutes=$2 ;;
+    --from) from=$2 ;;
+    --python) python=$2 ;;
+    --device) device=$2 ;;
+    --bench-args) bench_args=$2 ;;
+    esac
+    shift
+    ;;
+  -*) wrong "unknown option $1; see --help" ;;
+  *) out=$1 ;;
+  esac
+  shift
+done
+[[ $minutes =~ ^[0-9]+([.][0-9]+)?$ ]] || wrong "--minutes takes a number, not '$minutes'"
+for part in ${only//,/ }; do
+  [[ " golden device sanitizer bench " == *" $part "* ]] || wrong "--only: no part '$part'; see --help"
+done
+seconds=$(awk -v m="$minutes" 'BEGIN { printf "%d", m * 60 }')
+
+mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
+if [[ -z $from ]]; then
+  for candidate in "$here/gpu-check.tar.xz" "$here/../.cache/gpu-check/gpu-check.tar.xz"; do
+    [[ -f $candidate ]] && from=$candidate && break
+  done
+fi
+[[ -f $from ]] || wrong "no gpu-check.tar.xz here; run node scripts/gpu-pack.mjs where the project is built, or give --from"
+tree=$(mktemp -d)
+trap 'rm -rf "$tree"' EXIT
+# Python reads xz where tar has no xz to call.
+tar -C "$tree" -xJf "$from" 2>/dev/null ||
+  "$python" -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])' "$from" "$tree" ||
+  { say "gpu-check: cannot unpack $from"; exit 1; }
+cd "$tree" || exit 1
+SPIKENORM_COMMIT=$(cat COMMIT)
+export SPIKENORM_COMMIT
+node=$tree/bin/node
+chmod +x bin/*
+
+reason=$("$node" --input-type=module -e "
+import { cuda } from 'spikenorm'
+const reason = cuda.unavailableReason()
+if (reason) { console.log(reason); process.exit(3) }
+" 2>&1) || {
+  say "gpu-check: no NVIDIA driver that can be used: $reason" | tee "$out/summary.txt"
+  exit 3
+}
+
+summary=()
+failed=0
+# part NAME STATUS SECONDS REMARK
+note() {
+  local verdict="ok"
+  case $2 in
+  0) ;;
+  124 | 137) verdict="OUT OF TIME" failed=1 ;;
+  skipped) verdict="skipped" ;;
+  *) verdict="FAILED ($2)" failed=1 ;;
+  esac
+  summary+=("$(printf '%-22s %-14s %6s s  %s' "$1" "$verdict" "$3" "$4")")
+}
+
+# Runs a command under the time limit, its output in a file; the end of it is shown. limited SECONDS FILE COMMAND…
+limited() {
+  local limit=$1 file=$2
+  shift 2
+  timeout -k 20 "$limit" "$@" >>"$file" 2>&1
+}
+
+begin() {
+  say ""
+  say "== $1"
+  started=$SECONDS
+}
+
+part_golden() {
+  begin 'tests on every device'
+  local log=$out/golden.log tests
+  : >"$log"
+  mapfile -t tests < <(grep -l describeOnDevices test/*.test.js)
+  limited "$seconds" "$log" "$node" --test --test-reporter=tap "${tests[@]}"
+  local status=$?
+  local counted
+  counted=$(grep -E '^# (tests|pass|fail|skipped) ' "$log" | tr -d '#' | tr '\n' ';')
+  grep -E '^ *not ok' "$log" | head -20
+  note golden "$status" $((SECONDS - started)) "$counted"
+}
+
+part_device() {
+  begin 'tests of the launcher'
+  local log=$out/device.log
+  : >"$log"
+  limited "$seconds" "$log" bin/device-tests --test-threads=1 --nocapture
+  local status=$?
+  tail -4 "$log"
+  # The tests skip where they find no device, which here would be a failure in disguise.
+  grep -q '^SKIPPED' "$log" && status='skipped by the tests'
+  note device "$status" $((SECONDS - started)) "$(grep -E '^test result' "$log" | tail -1)"
+}
+
+part_sanitizer() {
+  local log=$out/sanitizer.log tool status sanitizer
+  : >"$log"
+  sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | tail -1)
+  for tool in memcheck racecheck synccheck initcheck; do
+    begin "$tool"
+    if [[ -z $sanitizer ]]; then
+      say 'compute-sanitizer is not here'
+      note "sanitizer $tool" skipped 0 'compute-sanitizer is not on this machine'
+      continue
+    fi
+    say "== $tool" >>"$log"
+    limited $((seconds / 4 + 1)) "$log" "$sanitizer" --tool "$tool" --error-exitcode 9 bin/device-tests --test-threads=1
+    status=$?
+    grep 'ERROR SUMMARY' "$log" | tail -1
+    note "sanitizer $tool" "$status" $((SECONDS - started)) "$(grep -E 'ERROR SUMMARY|SUMMARY:' "$log" | tail -1)"
+  done
+}
+
+part_bench() {
+  begin 'benchmark'
+  local log=$out/bench.log peers=none
+  : >"$log"
+  export PYTHONPATH=$tree/site${PYTHONPATH:+:$PYTHONPATH}
+  if "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
+    peers=torch
+  else
+    say "$python has no PyTorch with a GPU: no peers"
+  fi
+  # The benchmark stops by itself and writes what it has; the limit is for what hangs.
+  # shellcheck disable=SC2086
+  limited $((seconds + 60)) "$log" "$node" bench/main.js --device "$device" --peers $peers --python "$python" \
+    --minutes "$minutes" --json "$out/bench.json" --plot "$out/bench.svg" $quick $bench_args
+  local status=$?
+  tail -40 "$log"
+  note bench "$status" $((SECONDS - started)) "peers: $peers"
+}
+
+for part in golden device sanitizer bench; do
+  [[ ,$only, == *,$part,* ]] && "part_$part"
+done
+
+{
+  say ""
+  say "spikenorm $SPIKENORM_COMMIT on $(command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -1 || say 'a GPU that nvidia-smi does not name')"
+  printf '%s\n' "${summary[@]}"
+  say "output: $out"
+} | tee "$out/summary.txt"
+exit "$failed"
