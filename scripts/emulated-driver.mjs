@@ -161,7 +161,10 @@ export async function emulatedDriver() {
       '-ldl',
     ])
     for (const link of links) {
-      if (!existsSync(join(folder, link))) symlinkSync(name, join(folder, link))
+      // By way of a link of this process, as above.
+      const partial = join(folder, `${link}.${process.pid}`)
+      symlinkSync(name, partial)
+      renameSync(partial, join(folder, link))
     }
   }
   removeOld(join(CACHE, 'libraries'), KEPT)
