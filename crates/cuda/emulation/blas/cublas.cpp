@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <mutex>
 #include <set>
+#include <utility>
 
 #include <dlfcn.h>
 
@@ -17,14 +18,26 @@ constexpr int kFloat = 0, kDouble = 1;
 constexpr int kComputeFloat = 68, kComputeDouble = 70;
 
 using Work = void (*)(void*);
-using Enqueue = int (*)(void* stream, Work work, void* context);
+using Enqueue = int (*)(void* stream, Work work, void* context, Work release);
+using Expect = int (*)(const void* at, std::size_t bytes, const char* what);
+
+// A function of the emulated driver, which must be loaded already.
+template <typename Function>
+Function of_driver(const char* name) {
+    void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+    return driver ? reinterpret_cast<Function>(dlsym(driver, name)) : nullptr;
+}
 
 Enqueue enqueue() {
-    static const Enqueue found = [] {
-        void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-        return driver ? reinterpret_cast<Enqueue>(dlsym(driver, "spikenorm_emulated_enqueue")) : nullptr;
-    }();
+    static const auto found = of_driver<Enqueue>("spikenorm_emulated_enqueue_owned");
     return found;
+}
+
+// Whether the matrix, `rows` by `columns` as it is stored, is live memory; else the driver is told.
+bool is_live(const void* at, int rows, int columns, int stride, std::size_t size) {
+    static const auto expect = of_driver<Expect>("spikenorm_emulated_expect");
+    const std::size_t last = static_cast<std::size_t>(columns - 1) * static_cast<std::size_t>(stride) + static_cast<std::size_t>(rows);
+    return expect != nullptr && expect(at, last * size, "a matrix product") == 0;
 }
 
 struct Handle {
@@ -79,6 +92,15 @@ void multiply(const Product& p) {
 
 void run(void* context) {
     const Product& product = *static_cast<const Product*>(context);
+    const std::size_t size = product.is_double ? sizeof(double) : sizeof(float);
+    const auto is_factor_live = [&](const Factor& factor, int rows, int columns) {
+        if (factor.transposed) std::swap(rows, columns);
+        return is_live(factor.at, rows, columns, factor.stride, size);
+    };
+    if (!is_factor_live(product.a, product.rows, product.inner) || !is_factor_live(product.b, product.inner, product.columns) ||
+        !is_live(product.out, product.rows, product.columns, product.out_stride, size)) {
+        return;
+    }
     if (product.is_double) {
         multiply<double>(product);
     } else {
@@ -132,10 +154,10 @@ SPIKENORM_API int cublasGemmEx(Handle* handle, int op_a, int op_b, int m, int n,
         return is_double ? *static_cast<const double*>(at) : static_cast<double>(*static_cast<const float*>(at));
     };
     if (m == 0 || n == 0) return kSuccess;
-    // Never freed: a captured graph may run it again.
     auto* product = new Product{m, n, k, factor(alpha), factor(beta), {a, stride_a, op_a == kOpT}, {b, stride_b, op_b == kOpT},
                                 c, stride_c, is_double};
-    return enqueue()(handle->stream, run, product) == 0 ? kSuccess : kExecutionFailed;
+    const auto release = [](void* context) { delete static_cast<Product*>(context); };
+    return enqueue()(handle->stream, run, product, release) == 0 ? kSuccess : kExecutionFailed;
 }
 
 SPIKENORM_API const char* cublasGetStatusString(int status) {

@@ -320,6 +320,18 @@ SPIKENORM_API int cuMemPoolTrimTo(void* pool, std::size_t keep) {
     });
 }
 
+// For work that the libraries beside this one put on a stream: 0 where all the bytes are live memory, else the
+// context has failed.
+SPIKENORM_API int spikenorm_emulated_expect(const void* at, std::size_t bytes, const char* what) {
+    return context_call(__func__, [&](Device& device) -> int {
+        const Address address = reinterpret_cast<Address>(at);
+        if (find_live(address, bytes) != nullptr) return kSuccess;
+        const char* why = find_freed(address) != nullptr ? " touches memory that has been freed" : " leaves its memory";
+        fault(device, kIllegalAddress, what + std::string(why));
+        return kIllegalAddress;
+    });
+}
+
 // Allocations that nobody has freed yet.
 SPIKENORM_API std::uint64_t spikenorm_emulated_live_allocations() {
     std::lock_guard<std::recursive_mutex> lock(state().mutex);

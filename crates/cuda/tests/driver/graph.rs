@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use spikenorm_core::kit::{LinearForward, LinearSpec};
 use spikenorm_core::norm::{NormForward, NormSpec, Rows, RunningUpdate, Statistics};
 use spikenorm_core::{DType, Error, ErrorCode, Grid, bail};
 use spikenorm_cuda::driver::{Cuda, Graph};
@@ -186,6 +187,31 @@ fn a_replayed_pass_gives_the_bits_of_an_eager_one_on_new_values() {
                 cuda.copy(&pass.x, &doubled).unwrap();
             }
         }
+    }
+}
+
+#[test]
+fn products_are_captured_and_keep_their_matrices() {
+    let Some(cuda) = device() else { return };
+    let spec = LinearSpec { in_features: 3, out_features: 2 };
+    let x = tensor(&cuda, &[1.0, 2.0, 3.0]).reshape(&[1, 3]).unwrap();
+    let weight = tensor(&cuda, &[1.0, 1.0, 1.0, 0.0, 0.0, 2.0]).reshape(&[2, 3]).unwrap();
+    let call = |cuda: &Cuda, x: &CudaTensor, weight: &CudaTensor| {
+        let call = LinearForward { spec: &spec, rows: 1, x, weight, bias: None, record: false };
+        cuda.linear_forward(&call).map(|output| output.y)
+    };
+    // The first product starts cuBLAS, which is not here or may not be.
+    match call(&cuda, &x, &weight) {
+        Err(error) if error.code == ErrorCode::CudaUnavailable => return eprintln!("SKIPPED: {error}"),
+        first => assert_eq!(values(&cuda, &first.unwrap()), [6.0, 6.0]),
+    }
+    let (graph, y) = cuda.capture(|| call(&cuda, &x, &weight)).unwrap();
+    drop(weight);
+    let _other: Vec<_> = (0..20).map(|_| tensor(&cuda, &[7.0; 6])).collect();
+    for value in [6.0, 12.0, 24.0] {
+        graph.replay().unwrap();
+        assert_eq!(values(&cuda, &y), [value; 2]);
+        cuda.accumulate(&x, &x).unwrap();
     }
 }
 
