@@ -19,10 +19,7 @@ export interface AdamConfig {
   decoupled: boolean
 }
 
-/**
- * Moves parameters and moments in place: all, or on an error none. `steps` counts each parameter's steps,
- * this one included.
- */
+/** Moves parameters, moments and counts of steps (int64, shape []) in place: all, or on an error none. */
 export declare function adamStep(config: AdamConfig, parameters: Array<number>, grads: Array<number>, firstMoments: Array<number>, secondMoments: Array<number>, steps: Array<number>): void
 
 /** Backward of a saved forward: dx. */
@@ -33,6 +30,9 @@ export declare function avgPool2DForward(spec: number, x: number, isMulti: boole
 
 /** Throws where an Adam of this configuration could not step. */
 export declare function checkAdam(config: AdamConfig): void
+
+/** The full name of a device that can be used. */
+export declare function checkDevice(name: string): string
 
 /** Throws where an SGD of this configuration could not step. */
 export declare function checkSgd(config: SgdConfig): void
@@ -46,8 +46,48 @@ export declare function conv2DForward(spec: number, x: number, isMulti: boolean,
 /** Checks and registers a specification. */
 export declare function conv2DSpec(inChannels: number, outChannels: number, window: WindowConfig): number
 
-/** Cross entropy of logits `[N, K]` or `[T, N, K]` (decoded by the mean over T) against labels `[N]`. */
-export declare function crossEntropy(logits: number, labels: number): LossAndGrad
+/**
+ * Cross entropy of logits `[N, K]` or `[T, N, K]` (decoded by the mean over T) against labels `[N]`. Returns
+ * `[report, grad]`: the report holds the loss, or which label is wrong, and is read by `loss_value`.
+ */
+export declare function crossEntropy(logits: number, labels: number): Handles
+
+/** From here on a device's work is written down instead of done. */
+export declare function cudaBeginCapture(device: string): void
+
+/** Forgets what has been written down. */
+export declare function cudaCancelCapture(device: string): void
+
+export interface CudaDeviceInfo {
+  index: number
+  name: string
+  memory: number
+  computeCapability: Array<number>
+}
+
+/** The CUDA devices found; none without CUDA. */
+export declare function cudaDevices(): Array<CudaDeviceInfo>
+
+/** The graph of what has been written down. */
+export declare function cudaEndCapture(device: string): number
+
+/** A mark on a device's stream. */
+export declare function cudaEvent(device: string): number
+
+/** Milliseconds from one mark to another. */
+export declare function cudaEventElapsed(start: number, end: number): number
+
+export declare function cudaEventRecord(event: number): void
+
+export declare function cudaEventSynchronize(event: number): void
+
+export declare function cudaGraphReplay(graph: number): void
+
+/** The CUstream handle of the stream that everything on a device goes through. */
+export declare function cudaStream(device: string): bigint
+
+/** Waits until a device has done everything launched so far. */
+export declare function cudaSynchronize(device: string): void
 
 /** Why CUDA cannot be used; absent when it can. */
 export declare function cudaUnavailableReason(): string | null
@@ -76,11 +116,8 @@ export declare function linearSpec(inFeatures: number, outFeatures: number): num
 /** Loads every tensor of a file. */
 export declare function loadSafetensors(path: string): Array<NamedHandle>
 
-/** A loss and the handle of its gradient. */
-export interface LossAndGrad {
-  loss: number
-  grad: number
-}
+/** The loss in a report. Waits for the device; throws where a label was no class. */
+export declare function lossValue(report: number): number
 
 export declare function manualSeed(seed: number): void
 
@@ -213,28 +250,40 @@ export declare function tensorAdd(a: number, b: number): number
 /** A tensor of its own, in another dtype or the same. */
 export declare function tensorCast(handle: number, dtype: string): number
 
-/** `target = source`, rounded where dtypes differ. In place. */
+/** `target = source`, rounded where dtypes differ, from whatever device. In place. */
 export declare function tensorCopy(target: number, source: number): void
+
+/** `'cpu'` or `'cuda:N'`. */
+export declare function tensorDevice(handle: number): string
+
+/**
+ * Address of a tensor's first value on its device, for use after what has been launched so far: on the stream that
+ * `cuda_stream` names, or after a synchronisation.
+ */
+export declare function tensorDevicePointer(handle: number): bigint
 
 export declare function tensorDtype(handle: number): string
 
 export declare function tensorFill(target: number, value: number): void
 
 /** Uploads the bytes of a typed array of the right type. */
-export declare function tensorFromBytes(bytes: Uint8Array, shape: Array<number>, dtype: string): number
+export declare function tensorFromBytes(bytes: Uint8Array, shape: Array<number>, dtype: string, device: string): number
+
+/** A tensor over another owner's memory, after what is on `stream` (a CUstream handle) now. */
+export declare function tensorFromDevicePointer(pointer: bigint, shape: Array<number>, dtype: string, device: string, stream?: bigint | undefined | null): number
 
 /** Uploads numbers, rounding each once to the dtype. */
-export declare function tensorFromNumbers(numbers: Float64Array, shape: Array<number>, dtype: string): number
+export declare function tensorFromNumbers(numbers: Float64Array, shape: Array<number>, dtype: string, device: string): number
 
 /** New tensor filled with one value. */
-export declare function tensorFull(shape: Array<number>, value: number, dtype: string): number
+export declare function tensorFull(shape: Array<number>, value: number, dtype: string, device: string): number
 
-/** The values' bytes, copied into an ArrayBuffer of V8's. */
+/** The values' bytes, copied into an ArrayBuffer of V8's. Waits for the device. */
 export declare function tensorRead(handle: number): ArrayBuffer
 
 /**
  * Makes `target` another name of `source`'s memory: how a parameter keeps its identity when its module
- * changes dtype.
+ * changes dtype or device.
  */
 export declare function tensorReplace(target: number, source: number): void
 
@@ -245,6 +294,9 @@ export declare function tensorReshape(handle: number, shape: Array<number>): num
 export declare function tensorRow(handle: number, index: number): number
 
 export declare function tensorShape(handle: number): Array<number>
+
+/** A copy on a device. */
+export declare function tensorToDevice(handle: number, device: string): number
 
 /** Fills a tensor with values of U(low, high). In place. */
 export declare function tensorUniform(target: number, low: number, high: number): void

@@ -773,16 +773,28 @@ if (
   }
 }
 
-const { adamStep, avgPool2DBackward, avgPool2DForward, checkAdam, checkSgd, conv2DBackward, conv2DForward, conv2DSpec, crossEntropy, cudaUnavailableReason, emptyCache, free, linearBackward, linearForward, linearSpec, loadSafetensors, manualSeed, maxPool2DBackward, maxPool2DForward, memoryStats, neuNormBackward, neuNormForward, neuNormSpec, neuronBackward, neuronForward, neuronSpec, normBackward, normForward, normSpec, numThreads, pool2DSpec, randperm, saveSafetensors, setNumThreads, sgdStep, simdLevel, sweep, tensorAccumulate, tensorAdd, tensorCast, tensorCopy, tensorDtype, tensorFill, tensorFromBytes, tensorFromNumbers, tensorFull, tensorRead, tensorReplace, tensorReshape, tensorRow, tensorShape, tensorUniform, track } = nativeBinding
+const { adamStep, avgPool2DBackward, avgPool2DForward, checkAdam, checkDevice, checkSgd, conv2DBackward, conv2DForward, conv2DSpec, crossEntropy, cudaBeginCapture, cudaCancelCapture, cudaDevices, cudaEndCapture, cudaEvent, cudaEventElapsed, cudaEventRecord, cudaEventSynchronize, cudaGraphReplay, cudaStream, cudaSynchronize, cudaUnavailableReason, emptyCache, free, linearBackward, linearForward, linearSpec, loadSafetensors, lossValue, manualSeed, maxPool2DBackward, maxPool2DForward, memoryStats, neuNormBackward, neuNormForward, neuNormSpec, neuronBackward, neuronForward, neuronSpec, normBackward, normForward, normSpec, numThreads, pool2DSpec, randperm, saveSafetensors, setNumThreads, sgdStep, simdLevel, sweep, tensorAccumulate, tensorAdd, tensorCast, tensorCopy, tensorDevice, tensorDevicePointer, tensorDtype, tensorFill, tensorFromBytes, tensorFromDevicePointer, tensorFromNumbers, tensorFull, tensorRead, tensorReplace, tensorReshape, tensorRow, tensorShape, tensorToDevice, tensorUniform, track } = nativeBinding
 export { adamStep }
 export { avgPool2DBackward }
 export { avgPool2DForward }
 export { checkAdam }
+export { checkDevice }
 export { checkSgd }
 export { conv2DBackward }
 export { conv2DForward }
 export { conv2DSpec }
 export { crossEntropy }
+export { cudaBeginCapture }
+export { cudaCancelCapture }
+export { cudaDevices }
+export { cudaEndCapture }
+export { cudaEvent }
+export { cudaEventElapsed }
+export { cudaEventRecord }
+export { cudaEventSynchronize }
+export { cudaGraphReplay }
+export { cudaStream }
+export { cudaSynchronize }
 export { cudaUnavailableReason }
 export { emptyCache }
 export { free }
@@ -790,6 +802,7 @@ export { linearBackward }
 export { linearForward }
 export { linearSpec }
 export { loadSafetensors }
+export { lossValue }
 export { manualSeed }
 export { maxPool2DBackward }
 export { maxPool2DForward }
@@ -815,9 +828,12 @@ export { tensorAccumulate }
 export { tensorAdd }
 export { tensorCast }
 export { tensorCopy }
+export { tensorDevice }
+export { tensorDevicePointer }
 export { tensorDtype }
 export { tensorFill }
 export { tensorFromBytes }
+export { tensorFromDevicePointer }
 export { tensorFromNumbers }
 export { tensorFull }
 export { tensorRead }
@@ -825,6 +841,7 @@ export { tensorReplace }
 export { tensorReshape }
 export { tensorRow }
 export { tensorShape }
+export { tensorToDevice }
 export { tensorUniform }
 export { track }
 export const __napiBindingTarget = __napiLoadedBindingTarget

@@ -3,14 +3,19 @@
  * `npm test`: everything. `npm test -- --rust` or `npm test -- --ts [vitest arguments]` runs one half.
  */
 import { spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { emulatedDriver } from './emulated-driver.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const [first, ...rest] = process.argv.slice(2)
 if (first === '--help' || first === '-h') {
-  console.log('Usage: npm test [-- --rust [cargo test arguments] | --ts [vitest arguments]]')
+  console.log(`Usage: npm test [-- --rust [cargo test arguments] | --ts [vitest arguments]]
+
+Where there is no NVIDIA driver on Linux, the CUDA tests run on an emulated one (crates/cuda/README.md), which needs
+a C++ compiler. SPIKENORM_NO_EMULATION=1 skips them instead.`)
   process.exit(0)
 }
 if (first !== undefined && first !== '--rust' && first !== '--ts') {
@@ -25,5 +30,34 @@ function run(command, args) {
   if (result.error || result.status !== 0) process.exit(result.status ?? 1)
 }
 
+/** Whether the dynamic linker finds NVIDIA's driver. */
+function hasNvidiaDriver() {
+  if (process.platform === 'win32')
+    return existsSync(join(process.env.SystemRoot ?? 'C:/Windows', 'System32', 'nvcuda.dll'))
+  const folders = (process.env.LD_LIBRARY_PATH ?? '').split(':').filter(Boolean)
+  if ([...folders, '/usr/lib', '/lib'].some((folder) => existsSync(join(folder, 'libcuda.so.1')))) return true
+  return ['ldconfig', '/sbin/ldconfig'].some((ldconfig) => {
+    const cache = spawnSync(ldconfig, ['-p'], { encoding: 'utf8' })
+    return cache.status === 0 && cache.stdout.includes('libcuda.so.1')
+  })
+}
+
+/** Lets the tests find a CUDA driver, and says which. */
+async function chooseDriver() {
+  if (hasNvidiaDriver()) return
+  if (process.env.SPIKENORM_NO_EMULATION) {
+    console.error('CUDA: no NVIDIA driver here, and SPIKENORM_NO_EMULATION is set; CUDA tests are skipped')
+    return
+  }
+  const { folder, reason } = await emulatedDriver()
+  if (folder === null) {
+    console.error(`CUDA: no NVIDIA driver here, and ${reason}; CUDA tests are skipped`)
+    return
+  }
+  console.error('CUDA: no NVIDIA driver here; kernels run on the emulated one')
+  process.env.LD_LIBRARY_PATH = [folder, process.env.LD_LIBRARY_PATH].filter(Boolean).join(':')
+}
+
+await chooseDriver()
 if (first !== '--ts') run('cargo', ['test', '--quiet', ...rest])
 if (first !== '--rust') run('npx', ['vitest', 'run', ...rest])

@@ -1,18 +1,13 @@
 import { SpikenormError } from './errors.js'
 import { native } from './native.js'
 
-/** `'cuda'` is the first CUDA device. */
+/** `'cuda'` is the first CUDA device, `'cuda:0'`. */
 export type Device = 'cpu' | 'cuda' | `cuda:${number}`
 
-/** What a CUDA device is. */
-export interface CudaDevice {
-  index: number
-  name: string
-  /** Total memory, bytes. */
-  memory: number
-}
-
-/** Checks a device: `ERR_DEVICE` for an unknown name, `ERR_CUDA_UNAVAILABLE` with the reason without CUDA. */
+/**
+ * Checks a device and gives its full name: `ERR_DEVICE` for a name or number that is none, `ERR_CUDA_UNAVAILABLE` with
+ * the reason where CUDA cannot be used.
+ */
 export function parseDevice(device: unknown): Device {
   if (device === 'cpu') return device
   if (typeof device !== 'string' || !/^cuda(:\d+)?$/.test(device)) {
@@ -21,23 +16,12 @@ export function parseDevice(device: unknown): Device {
       `device: expected 'cpu', 'cuda' or 'cuda:N', got '${String(device)}'`,
     )
   }
-  throw new SpikenormError(
-    'ERR_CUDA_UNAVAILABLE',
-    `device: '${device}' cannot be used: ${cuda.unavailableReason()}`,
-  )
-}
-
-export const cuda = {
-  /** Whether `device: 'cuda'` can be used. Never throws. */
-  isAvailable(): boolean {
-    return cuda.unavailableReason() === null
-  },
-  /** Why it cannot, or `null`. */
-  unavailableReason(): string | null {
-    return native.cudaUnavailableReason() ?? null
-  },
-  /** The CUDA devices found; empty without CUDA. */
-  devices(): CudaDevice[] {
-    return []
-  },
+  try {
+    return native.checkDevice(device) as Device
+  } catch (thrown) {
+    if (thrown instanceof SpikenormError && thrown.code === 'ERR_CUDA_UNAVAILABLE') {
+      throw new SpikenormError(thrown.code, `device: '${device}' cannot be used: ${thrown.message}`)
+    }
+    throw thrown
+  }
 }

@@ -1,5 +1,6 @@
 /** spikenorm: the normalisation layers of deep spiking neural networks, for Node.js. */
-export { type CudaDevice, cuda, type Device } from './device.js'
+export { type CudaDevice, CudaGraph, cuda } from './cuda.js'
+export type { Device } from './device.js'
 export type { DType, TensorData } from './dtype.js'
 export { type ErrorCode, SpikenormError } from './errors.js'
 export * as functional from './functional.js'
@@ -28,4 +29,13 @@ export * as optim from './nn/optim.js'
 export { manualSeed, randperm } from './random.js'
 export { emptyCache, getNumThreads, type MemoryStats, memoryStats, setNumThreads } from './runtime.js'
 export { type LoadResult, loadSafetensors, saveSafetensors } from './state-dict.js'
-export { full, ones, Parameter, Tensor, type TensorOptions, tensor, zeros } from './tensor.js'
+export {
+  type DevicePointer,
+  full,
+  ones,
+  Parameter,
+  Tensor,
+  type TensorOptions,
+  tensor,
+  zeros,
+} from './tensor.js'

@@ -4,7 +4,6 @@ import { type Device, parseDevice } from './device.js'
 import { type DType, expectFloatDType, isDType, parameterDType } from './dtype.js'
 import { SpikenormError } from './errors.js'
 import { isRecording } from './grad-mode.js'
-import { native } from './native.js'
 import { type LoadResult, loadIntoModule } from './state-dict.js'
 import { type Parameter, Tensor } from './tensor.js'
 
@@ -187,11 +186,9 @@ export abstract class Module {
    * `ERR_ARGUMENT` while forwards are pending.
    */
   to(deviceOrDtype: Device | DType): this {
-    if (!isDType(deviceOrDtype)) {
-      parseDevice(deviceOrDtype)
-      return this
-    }
-    const dtype = parameterDType(expectFloatDType(deviceOrDtype))
+    const target: Conversion = isDType(deviceOrDtype)
+      ? { dtype: parameterDType(expectFloatDType(deviceOrDtype)) }
+      : { device: parseDevice(deviceOrDtype) }
     const modules = this.modules()
     for (const module of modules) {
       if (module.pendingForwards > 0) {
@@ -201,7 +198,9 @@ export abstract class Module {
         )
       }
     }
-    for (const module of modules) module.convert(dtype)
+    // Everything is copied before anything changes: memory may run out half-way.
+    const commits = modules.map((module) => this.naming(() => module.convert(target)))
+    for (const commit of commits) commit()
     return this
   }
 
@@ -210,17 +209,10 @@ export abstract class Module {
     return 0
   }
 
-  /** Converts this module's own parameters, gradients and float state. */
-  protected convert(dtype: DType): void {
-    for (const parameter of this.#parameters.values()) {
-      const { grad } = parameter
-      parameter.grad = null
-      convertTensor(parameter, dtype)
-      parameter.grad = grad?.to(dtype) ?? null
-    }
-    for (const buffer of this.#buffers.values()) {
-      if (buffer.dtype !== 'int64') convertTensor(buffer, dtype)
-    }
+  /** Copies this module's own parameters, gradients and state; what it returns puts the copies in their places. */
+  protected convert(target: Conversion): () => void {
+    const grads = [...this.#parameters.values()].flatMap(({ grad }) => grad ?? [])
+    return conversionOf([...this.#parameters.values(), ...this.#buffers.values(), ...grads], target)
   }
 
   /** Frees parameters, gradients, buffers and what is pending, of this module and all below it. */
@@ -246,10 +238,23 @@ function expectTensor(name: string, value: unknown): Tensor {
   return value
 }
 
-/** Changes a tensor's dtype in place, keeping its identity. */
-export function convertTensor(tensor: Tensor, dtype: DType): void {
-  if (tensor.dtype === dtype) return
-  const converted = native.tensorCast(tensor.id, dtype)
-  tensor.replaceWith(converted)
-  native.free(converted)
+/** What tensors are to become; int64 ones keep their dtype. */
+export interface Conversion {
+  dtype?: DType
+  device?: Device
+}
+
+/** Copies tensors; what it returns makes each of them its copy, keeping its identity. */
+export function conversionOf(tensors: readonly Tensor[], { dtype, device }: Conversion): () => void {
+  const pairs = tensors.map((tensor) => {
+    const moved = device === undefined ? tensor : tensor.to(device)
+    return [tensor, dtype === undefined || tensor.dtype === 'int64' ? moved : moved.to(dtype)] as const
+  })
+  return () => {
+    for (const [tensor, converted] of pairs) {
+      if (converted === tensor) continue
+      tensor.replaceWith(converted.id)
+      converted.dispose()
+    }
+  }
 }

@@ -1,7 +1,7 @@
 /** Tensors: contiguous values on a device, with the dtypes of PyTorch. */
 import { type Device, parseDevice } from './device.js'
 import { type DType, dtypeOfData, isDType, type TensorData, typedArrayOf } from './dtype.js'
-import { SpikenormError } from './errors.js'
+import { type ErrorCode, SpikenormError } from './errors.js'
 import { Handle } from './handle.js'
 import { native } from './native.js'
 
@@ -9,6 +9,7 @@ import { native } from './native.js'
 export class Tensor extends Handle {
   #shape: readonly number[] | undefined
   #dtype: DType | undefined
+  #device: Device | undefined
 
   /** Extents, slowest axis first. */
   get shape(): readonly number[] {
@@ -21,8 +22,10 @@ export class Tensor extends Handle {
     return this.#dtype
   }
 
+  /** `'cpu'` or `'cuda:N'`. */
   get device(): Device {
-    return 'cpu'
+    this.#device ??= native.tensorDevice(this.id) as Device
+    return this.#device
   }
 
   /** Number of elements. */
@@ -32,7 +35,7 @@ export class Tensor extends Handle {
 
   /**
    * A copy of the values: Float64Array, Float32Array, Uint16Array (bits of float16 and bfloat16), Uint8Array or
-   * BigInt64Array.
+   * BigInt64Array. On a CUDA device it waits for what computes them.
    */
   toTypedArray(): Float64Array | Float32Array | Uint16Array | Uint8Array | BigInt64Array {
     return typedArrayOf(this.dtype, native.tensorRead(this.id) as ArrayBuffer)
@@ -62,8 +65,8 @@ export class Tensor extends Handle {
   /** A copy in another dtype (each value rounded once) or on another device; itself if nothing changes. */
   to(deviceOrDtype: Device | DType): Tensor {
     if (!isDType(deviceOrDtype)) {
-      parseDevice(deviceOrDtype)
-      return this
+      const device = parseDevice(deviceOrDtype)
+      return device === this.device ? this : new Tensor(native.tensorToDevice(this.id, device))
     }
     return deviceOrDtype === this.dtype ? this : new Tensor(native.tensorCast(this.id, deviceOrDtype))
   }
@@ -78,23 +81,53 @@ export class Tensor extends Handle {
     return new Tensor(native.tensorReshape(this.id, inferExtent(wholeExtents(shape), this.size)))
   }
 
-  /** Overwrites the values in place with those of a tensor of the same shape, rounded where dtypes differ. */
+  /** Overwrites the values in place with those of a tensor of the same shape on any device, rounded where dtypes differ. */
   copy_(source: Tensor): this {
     native.tensorCopy(this.id, source.id)
     return this
   }
 
-  /** @internal Takes over another tensor's memory and dtype, keeping identity. */
+  /** @internal Takes over another tensor's memory, dtype and device, keeping identity. */
   replaceWith(id: number): void {
     native.tensorReplace(this.id, id)
     this.#shape = undefined
     this.#dtype = undefined
+    this.#device = undefined
+  }
+
+  /**
+   * A tensor over CUDA memory of another owner, without a copy. The memory must stay allocated for as long as the tensor
+   * and whatever was computed or saved from it. `stream`: the CUstream handle whose present work comes first (0n is the
+   * default stream). Throws `ERR_ARGUMENT` or `ERR_DEVICE` for an address that is not of the device, or too short.
+   */
+  static fromDevicePointer(memory: DevicePointer): Tensor {
+    const { ptr, shape, dtype, stream } = memory
+    const device = parseDevice(memory.device ?? 'cuda')
+    return new Tensor(native.tensorFromDevicePointer(ptr, wholeExtents(shape), dtype, device, stream))
+  }
+
+  /**
+   * Address of the first value on its CUDA device. What computes the values may still be running: use it on
+   * `cuda.stream()`, or after `cuda.synchronize()`. Throws `ERR_DEVICE` on the CPU.
+   */
+  get devicePointer(): bigint {
+    return native.tensorDevicePointer(this.id)
   }
 
   [Symbol.for('nodejs.util.inspect.custom')](): string {
     if (this.isDisposed) return `${this.constructor.name} (disposed)`
     return `${this.constructor.name} { shape: [${this.shape.join(', ')}], dtype: '${this.dtype}', device: '${this.device}' }`
   }
+}
+
+/** What {@link Tensor.fromDevicePointer} takes. */
+export interface DevicePointer {
+  ptr: bigint
+  shape: readonly number[]
+  dtype: DType
+  /** Default `'cuda'`. */
+  device?: Device
+  stream?: bigint
 }
 
 /** N-API would cut 1.5 down to 1 and read NaN as 0, so whole numbers are asked for here. */
@@ -125,11 +158,14 @@ export class Parameter extends Tensor {
   }
 
   set grad(grad: Tensor | null) {
-    if (grad && (grad.dtype !== this.dtype || grad.shape.join() !== this.shape.join())) {
-      throw new SpikenormError(
-        grad.dtype === this.dtype ? 'ERR_SHAPE' : 'ERR_DTYPE',
-        `grad: expected ${this.dtype} [${this.shape.join(', ')}], got ${grad.dtype} [${grad.shape.join(', ')}]`,
-      )
+    if (grad) {
+      const describe = ({ dtype, shape, device }: Tensor) => `${dtype} [${shape.join(', ')}] on ${device}`
+      const refuse = (code: ErrorCode) => {
+        throw new SpikenormError(code, `grad: expected ${describe(this)}, got ${describe(grad)}`)
+      }
+      if (grad.dtype !== this.dtype) refuse('ERR_DTYPE')
+      if (grad.shape.join() !== this.shape.join()) refuse('ERR_SHAPE')
+      if (grad.device !== this.device) refuse('ERR_DEVICE')
     }
     this.#grad = grad
   }
@@ -162,20 +198,20 @@ export interface TensorOptions {
  * the runtime has one, or floats, which are rounded. Throws `ERR_SHAPE` when the number of values does not fit.
  */
 export function tensor(data: TensorData, shape: readonly number[], options: TensorOptions = {}): Tensor {
-  parseDevice(options.device ?? 'cpu')
+  const device = parseDevice(options.device ?? 'cpu')
   const { dtype, isStored } = dtypeOfData(data, options.dtype)
   if (isStored && ArrayBuffer.isView(data)) {
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
-    return new Tensor(native.tensorFromBytes(bytes, wholeExtents(shape), dtype))
+    return new Tensor(native.tensorFromBytes(bytes, wholeExtents(shape), dtype, device))
   }
   const numbers = Float64Array.from(data as ArrayLike<number | bigint>, Number)
-  return new Tensor(native.tensorFromNumbers(numbers, wholeExtents(shape), dtype))
+  return new Tensor(native.tensorFromNumbers(numbers, wholeExtents(shape), dtype, device))
 }
 
 /** A new tensor filled with `value`; float32 unless said otherwise. */
 export function full(shape: readonly number[], value: number, options: TensorOptions = {}): Tensor {
-  parseDevice(options.device ?? 'cpu')
-  return new Tensor(native.tensorFull(wholeExtents(shape), value, options.dtype ?? 'float32'))
+  const device = parseDevice(options.device ?? 'cpu')
+  return new Tensor(native.tensorFull(wholeExtents(shape), value, options.dtype ?? 'float32', device))
 }
 
 /** A new tensor of zeros; float32 unless said otherwise. */
@@ -186,4 +222,13 @@ export function zeros(shape: readonly number[], options: TensorOptions = {}): Te
 /** A new tensor of ones; float32 unless said otherwise. */
 export function ones(shape: readonly number[], options: TensorOptions = {}): Tensor {
   return full(shape, 1, options)
+}
+
+/** @internal A new parameter filled with `value`. */
+export function newParameter(
+  shape: readonly number[],
+  value: number,
+  { dtype, device }: Required<TensorOptions>,
+): Parameter {
+  return new Parameter(native.tensorFull([...shape], value, dtype, device))
 }

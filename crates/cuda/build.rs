@@ -9,16 +9,26 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const KERNELS: [&str; 10] = [
+const KERNELS: [&str; 20] = [
     "device.cuh",
+    "elementwise.cuh",
     "kernels.cu",
+    "kit_params.h",
+    "loss.cuh",
     "neu_norm.cuh",
+    "neuron.cuh",
     "norm_backward.cuh",
     "norm_forward.cuh",
     "numeric.cuh",
+    "optim.cuh",
     "params.h",
+    "pool.cuh",
+    "scalar.cuh",
+    "span.cuh",
     "team.cuh",
     "tile.cuh",
+    "unfold.cuh",
+    "unfold.h",
     "../build.rs",
 ];
 

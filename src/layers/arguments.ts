@@ -1,5 +1,8 @@
 /** Checks of constructor arguments, shared by all layers. */
+import { type Device, parseDevice } from '../device.js'
+import { type DType, expectFloatDType, parameterDType } from '../dtype.js'
 import { SpikenormError } from '../errors.js'
+import type { TensorOptions } from '../tensor.js'
 
 /** @returns `value`, a whole number of at least `least`; throws `ERR_ARGUMENT` otherwise. */
 export function wholeNumber(layer: string, name: string, value: unknown, least = 1): number {
@@ -27,4 +30,12 @@ export function finiteNumber(
     )
   }
   return value
+}
+
+/** Where and in which dtype a layer keeps its parameters: its options, checked. */
+export function placeOfParameters(options: { dtype?: DType; device?: Device }): Required<TensorOptions> {
+  return {
+    dtype: parameterDType(expectFloatDType(options.dtype ?? 'float32')),
+    device: parseDevice(options.device ?? 'cpu'),
+  }
 }

@@ -5,14 +5,14 @@
  */
 import { CarriedState, type StatefulEntry } from '../carried-state.js'
 import { type Checkpoint, combined } from '../checkpoint.js'
-import { type Device, parseDevice } from '../device.js'
-import { type DType, expectFloatDType, parameterDType } from '../dtype.js'
+import type { Device } from '../device.js'
+import type { DType } from '../dtype.js'
 import { Handle } from '../handle.js'
-import { convertTensor, Module, type StepMode } from '../module.js'
+import { type Conversion, conversionOf, Module, type StepMode } from '../module.js'
 import { native } from '../native.js'
 import { Tape } from '../tape.js'
-import { Parameter, Tensor } from '../tensor.js'
-import { finiteNumber, wholeNumber } from './arguments.js'
+import { newParameter, type Parameter, Tensor } from '../tensor.js'
+import { finiteNumber, placeOfParameters, wholeNumber } from './arguments.js'
 
 export interface NeuNormOptions {
   /** Decay of the state. Default 0.9. */
@@ -56,11 +56,10 @@ export class NeuNorm extends Module {
     this.k = finiteNumber(name, 'k', options.k ?? 0.9)
     this.sharedAcrossChannels = options.sharedAcrossChannels ?? false
     this.stepMode = options.stepMode ?? 's'
-    const dtype = parameterDType(expectFloatDType(options.dtype ?? 'float32'))
-    parseDevice(options.device ?? 'cpu')
+    const place = placeOfParameters(options)
     this.#spec = new Handle(native.neuNormSpec(inChannels, height, width, this.k, this.sharedAcrossChannels))
     const rows = this.sharedAcrossChannels ? 1 : inChannels
-    this.#w = this.registerParameter('w', new Parameter(native.tensorFull([rows, height, width], 0, dtype)))
+    this.#w = this.registerParameter('w', newParameter([rows, height, width], 0, place))
     this.resetParameters()
   }
 
@@ -113,9 +112,13 @@ export class NeuNorm extends Module {
     native.tensorUniform(this.#w.id, -bound, bound)
   }
 
-  protected override convert(dtype: DType): void {
-    super.convert(dtype)
-    if (this.#state.value) convertTensor(this.#state.value, dtype)
+  protected override convert(target: Conversion): () => void {
+    const own = super.convert(target)
+    const state = conversionOf(this.#state.value ? [this.#state.value] : [], target)
+    return () => {
+      own()
+      state()
+    }
   }
 
   override dispose(): void {

@@ -4,14 +4,13 @@
  */
 import { type Checkpoint, checkpointOf, combined } from '../checkpoint.js'
 import type { Device } from '../device.js'
-import { parseDevice } from '../device.js'
-import { type DType, expectFloatDType, parameterDType } from '../dtype.js'
+import type { DType } from '../dtype.js'
 import { Handle } from '../handle.js'
-import { convertTensor, Module, type StepMode } from '../module.js'
+import { type Conversion, conversionOf, Module, type StepMode } from '../module.js'
 import { native } from '../native.js'
 import { Tape } from '../tape.js'
-import { full, Parameter, Tensor } from '../tensor.js'
-import { finiteNumber, wholeNumber } from './arguments.js'
+import { full, newParameter, Parameter, Tensor, type TensorOptions } from '../tensor.js'
+import { finiteNumber, placeOfParameters, wholeNumber } from './arguments.js'
 
 /** How many rows a small tensor has: none, one shared over time, or one per time step. */
 export type Rows = 'absent' | 'shared' | 'perStep'
@@ -96,8 +95,7 @@ export abstract class NormLayer extends Module {
     this.trackRunningStats = options.trackRunningStats ?? true
     this.#initialWeight = finiteNumber(name, 'alpha * vTh', config.initialWeight ?? 1)
     this.stepMode = options.stepMode ?? preset.stepModes[0] ?? 's'
-    const dtype = parameterDType(expectFloatDType(options.dtype ?? 'float32'))
-    parseDevice(options.device ?? 'cpu')
+    const place = placeOfParameters(options)
 
     const rows = {
       weight: this.affine ? preset.weight : 'absent',
@@ -117,14 +115,21 @@ export abstract class NormLayer extends Module {
     )
     const C = this.numFeatures
     if (preset.timeScale) {
-      this.#scale = this.registerParameter('scale', new Parameter(native.tensorFull([this.#T], 1, dtype)))
+      this.#scale = this.registerParameter('scale', newParameter([this.#T], 1, place))
     }
-    this.#weight = this.#stack(rows.weight, 'weight', [C], this.#initialWeight, dtype, Parameter)
-    this.#bias = this.#stack(rows.bias, 'bias', [C], 0, dtype, Parameter)
+    this.#weight = this.#stack(rows.weight, 'weight', [C], this.#initialWeight, place, Parameter)
+    this.#bias = this.#stack(rows.bias, 'bias', [C], 0, place, Parameter)
     if (this.trackRunningStats) {
-      this.#runningMean = this.#stack(preset.statistics, 'running_mean', [C], 0, dtype, Tensor)
-      this.#runningVar = this.#stack(preset.statistics, 'running_var', [C], 1, dtype, Tensor)
-      this.#counters = this.#stack(preset.statistics, 'num_batches_tracked', [], 0, 'int64', Tensor)
+      this.#runningMean = this.#stack(preset.statistics, 'running_mean', [C], 0, place, Tensor)
+      this.#runningVar = this.#stack(preset.statistics, 'running_var', [C], 1, place, Tensor)
+      this.#counters = this.#stack(
+        preset.statistics,
+        'num_batches_tracked',
+        [],
+        0,
+        { ...place, dtype: 'int64' },
+        Tensor,
+      )
     }
   }
 
@@ -134,12 +139,12 @@ export abstract class NormLayer extends Module {
     name: string,
     shape: number[],
     value: number,
-    dtype: DType,
+    place: TensorOptions,
     Row: new (id: number) => T,
   ): Stack<T> | undefined {
     if (rows === 'absent') return undefined
     const count = rows === 'perStep' ? this.#T : 1
-    const base = full([count, ...shape], value, { dtype })
+    const base = full([count, ...shape], value, place)
     const views = Array.from({ length: count }, (_, t) => {
       const view = new Row(native.tensorRow(base.id, t))
       const key = rows === 'perStep' ? `bn_list.${t}.${name}` : name
@@ -239,17 +244,25 @@ export abstract class NormLayer extends Module {
     if (this.#scale) native.tensorFill(this.#scale.id, 1)
   }
 
-  protected override convert(dtype: DType): void {
-    super.convert(dtype)
-    for (const stack of [this.#weight, this.#bias, this.#runningMean, this.#runningVar]) {
-      if (!stack) continue
+  protected override convert(target: Conversion): () => void {
+    const own = super.convert(target)
+    const stacks = [this.#weight, this.#bias, this.#runningMean, this.#runningVar, this.#counters]
+    const present = stacks.filter((stack) => stack !== undefined)
+    const bases = conversionOf(
+      present.map(({ base }) => base),
+      target,
+    )
+    return () => {
+      own()
+      bases()
       // Rows are views of the stack: make them views again of the converted one.
-      convertTensor(stack.base, dtype)
-      stack.rows.forEach((row, t) => {
-        const view = native.tensorRow(stack.base.id, t)
-        row.replaceWith(view)
-        native.free(view)
-      })
+      for (const { base, rows } of present) {
+        rows.forEach((row, t) => {
+          const view = native.tensorRow(base.id, t)
+          row.replaceWith(view)
+          native.free(view)
+        })
+      }
     }
   }
 

@@ -7,9 +7,9 @@ use std::cell::RefCell;
 
 use napi::{Env, bindgen_prelude::Object};
 use napi_derive::napi;
-use spikenorm_core::{Error, ErrorCode};
-use spikenorm_cpu::CpuTensor;
+use spikenorm_core::{Error, ErrorCode, Tensor, bail};
 
+use crate::device::{Device, Place};
 use crate::error::{Checked, Result, face, napi_failure};
 use crate::weak::{WeakObject, in_scope};
 
@@ -25,6 +25,8 @@ const REPORT_BYTES: i64 = 1 << 20;
 
 struct Slot {
     value: Box<dyn Any>,
+    /// Where the value's tensors are; the CPU for values without any.
+    device: Device,
     bytes: usize,
     owner: Option<WeakObject>,
 }
@@ -47,8 +49,8 @@ thread_local! {
 }
 
 impl Registry {
-    fn insert(&mut self, value: Box<dyn Any>, bytes: usize) -> Handle {
-        let slot = Some(Slot { value, bytes, owner: None });
+    fn insert(&mut self, value: Box<dyn Any>, device: Device, bytes: usize) -> Handle {
+        let slot = Some(Slot { value, device, bytes, owner: None });
         self.live_handles += 1;
         self.live_bytes += bytes;
         self.new_handles += 1;
@@ -61,6 +63,11 @@ impl Registry {
             self.slots.push(slot);
             self.slots.len() as Handle
         }
+    }
+
+    fn slot(&self, handle: Handle) -> Checked<&Slot> {
+        let slot = self.slots.get((handle as usize).wrapping_sub(1)).and_then(Option::as_ref);
+        slot.ok_or_else(disposed)
     }
 
     /// Takes a value out; the caller drops it after releasing the registry.
@@ -89,57 +96,86 @@ impl Registry {
     }
 }
 
+fn disposed() -> Error {
+    Error::new(ErrorCode::Disposed, "the tensor or layer has been disposed of")
+}
+
 fn with<R>(body: impl FnOnce(&mut Registry) -> R) -> R {
     REGISTRY.with_borrow_mut(body)
 }
 
-/// Registers a value that keeps no tensor memory of its own.
+/// Registers a specification.
 pub fn insert<T: Any>(value: T) -> Handle {
-    with(|registry| registry.insert(Box::new(value), 0))
+    with(|registry| registry.insert(Box::new(value), Device::Cpu, 0))
+}
+
+/// Registers what a forward on `backend` has saved; 0 for nothing.
+pub fn insert_saved<T: Any>(backend: &impl Place, saved: Option<T>) -> Handle {
+    saved.map_or(0, |saved| with(|registry| registry.insert(Box::new(saved), backend.device(), 0)))
 }
 
 /// Registers a tensor. Views count their own bytes: what matters is that V8 feels the pressure.
-pub fn insert_tensor(tensor: CpuTensor) -> Handle {
+pub fn insert_tensor<B: Place>(backend: &B, tensor: Tensor<B::Memory>) -> Handle {
     let bytes = tensor.bytes();
-    with(|registry| registry.insert(Box::new(tensor), bytes))
+    with(|registry| registry.insert(Box::new(tensor), backend.device(), bytes))
 }
 
-pub fn insert_optional(tensor: Option<CpuTensor>) -> Handle {
-    tensor.map_or(0, insert_tensor)
+pub fn insert_optional<B: Place>(backend: &B, tensor: Option<Tensor<B::Memory>>) -> Handle {
+    tensor.map_or(0, |tensor| insert_tensor(backend, tensor))
 }
 
 /// Reads a value by its handle.
 pub fn get<T: Any, R>(handle: Handle, read: impl FnOnce(&T) -> Checked<R>) -> Checked<R> {
+    REGISTRY
+        .with_borrow(|registry| read(registry.slot(handle)?.value.downcast_ref::<T>().ok_or_else(disposed)?))
+}
+
+/// Where the tensors of a value are.
+pub fn device_of(handle: Handle) -> Checked<Device> {
+    REGISTRY.with_borrow(|registry| Ok(registry.slot(handle)?.device))
+}
+
+/// The tensor of a handle, which must be on the backend's device.
+pub fn tensor<B: Place>(backend: &B, what: &str, handle: Handle) -> Checked<Tensor<B::Memory>> {
     REGISTRY.with_borrow(|registry| {
-        let slot = registry.slots.get((handle as usize).wrapping_sub(1)).and_then(Option::as_ref);
-        match slot.and_then(|slot| slot.value.downcast_ref::<T>()) {
-            Some(value) => read(value),
-            None => Err(Error::new(ErrorCode::Disposed, "the tensor or layer has been disposed of")),
+        let slot = registry.slot(handle)?;
+        let (here, expected) = (slot.device, backend.device());
+        if here != expected {
+            bail!(
+                Device,
+                "{what}: expected a tensor on {}, got one on {}; move it with to('{0}')",
+                expected.name(),
+                here.name()
+            );
         }
+        slot.value.downcast_ref::<Tensor<B::Memory>>().cloned().ok_or_else(disposed)
     })
 }
 
-pub fn tensor(handle: Handle) -> Checked<CpuTensor> {
-    get(handle, |tensor: &CpuTensor| Ok(tensor.clone()))
+/// The same; `None` for 0.
+pub fn optional_tensor<B: Place>(
+    backend: &B,
+    what: &str,
+    handle: Handle,
+) -> Checked<Option<Tensor<B::Memory>>> {
+    if handle == 0 { Ok(None) } else { tensor(backend, what, handle).map(Some) }
 }
 
-pub fn optional_tensor(handle: Handle) -> Checked<Option<CpuTensor>> {
-    if handle == 0 { Ok(None) } else { tensor(handle).map(Some) }
-}
-
-/// Replaces a tensor behind its handle.
-pub fn replace_tensor(handle: Handle, new: CpuTensor) -> Checked<()> {
+/// Makes `target` another name of `source`'s tensor, on whatever device.
+pub fn replace<B: Place>(backend: &B, target: Handle, source: Handle) -> Checked<()> {
+    let new: Tensor<B::Memory> = tensor(backend, "source", source)?;
     let bytes = new.bytes();
     let old = with(|registry| {
-        let slot = registry.slots.get_mut((handle as usize).wrapping_sub(1)).and_then(Option::as_mut)?;
+        let slot = registry.slots.get_mut((target as usize).wrapping_sub(1)).and_then(Option::as_mut)?;
         let old = std::mem::replace(&mut slot.value, Box::new(new));
+        slot.device = backend.device();
         let difference = bytes as i64 - slot.bytes as i64;
         slot.bytes = bytes;
         registry.unreported += difference;
         registry.live_bytes = registry.live_bytes.wrapping_add_signed(difference as isize);
         Some(old)
     });
-    old.map(drop).ok_or_else(|| Error::new(ErrorCode::Disposed, "the tensor has been disposed of"))
+    old.map(drop).ok_or_else(disposed)
 }
 
 /// Tells V8 about memory outside its heap.

@@ -1,12 +1,14 @@
 //! Convolution for JavaScript.
 
 use napi_derive::napi;
+use spikenorm_core::bail;
 use spikenorm_core::kit::{Conv2dForward, Conv2dSaved, Conv2dSpec, Window};
-use spikenorm_core::{Backend, bail};
-use spikenorm_cpu::{Cpu, HostMemory};
 
+use crate::device::{Place, on_device};
 use crate::error::{Checked, Result, face};
-use crate::handles::{get, insert, insert_optional, insert_tensor, optional_tensor, tensor};
+use crate::handles::{
+    Handle, device_of, get, insert, insert_optional, insert_saved, insert_tensor, optional_tensor, tensor,
+};
 use crate::norm::step_mode;
 use crate::tensor::{Handles, expect_gradient, expect_parameter_dtype};
 
@@ -56,26 +58,42 @@ pub fn conv2d_forward(
     bias: u32,
     record: bool,
 ) -> Result<Handles> {
-    face(|| {
-        let spec = get(spec, |spec: &Conv2dSpec| Ok(spec.clone()))?;
-        let (x, weight, bias) = (tensor(x)?, tensor(weight)?, optional_tensor(bias)?);
-        let frames = spec.frames(&x.shape, step_mode(is_multi))?;
-        expect_parameter_dtype("weight", &weight, x.dtype)?;
-        let call = Conv2dForward { spec: &spec, frames, x: &x, weight: &weight, bias: bias.as_ref(), record };
-        let output = Cpu.conv2d_forward(&call)?;
-        Ok(vec![insert_tensor(output.y), output.saved.map_or(0, insert)])
-    })
+    face(|| on_device!(device_of(x)?, backend => forward(backend, spec, x, is_multi, [weight, bias], record)))
+}
+
+fn forward<B: Place>(
+    backend: &B,
+    spec: Handle,
+    x: Handle,
+    is_multi: bool,
+    [weight, bias]: [Handle; 2],
+    record: bool,
+) -> Checked<Handles> {
+    let spec = get(spec, |spec: &Conv2dSpec| Ok(spec.clone()))?;
+    let (x, weight) = (tensor(backend, "input", x)?, tensor(backend, "weight", weight)?);
+    let bias = optional_tensor(backend, "bias", bias)?;
+    let frames = spec.frames(&x.shape, step_mode(is_multi))?;
+    expect_parameter_dtype("weight", &weight, x.dtype)?;
+    let call = Conv2dForward { spec: &spec, frames, x: &x, weight: &weight, bias: bias.as_ref(), record };
+    let output = backend.conv2d_forward(&call)?;
+    Ok(vec![insert_tensor(backend, output.y), insert_saved(backend, output.saved)])
 }
 
 /// Backward of a saved forward. Returns `[dx, dweight, dbias]`, 0 where absent.
 #[napi]
 pub fn conv2d_backward(saved: u32, dy: u32) -> Result<Handles> {
-    face(|| {
-        let dy = tensor(dy)?;
-        let grads = get(saved, |saved: &Conv2dSaved<HostMemory>| {
-            expect_gradient(&dy, &saved.output_shape(), saved.x.dtype)?;
-            Cpu.conv2d_backward(saved, &dy, true)
-        })?;
-        Ok(vec![insert_optional(grads.dx), insert_tensor(grads.weight), insert_optional(grads.bias)])
-    })
+    face(|| on_device!(device_of(saved)?, backend => backward(backend, saved, dy)))
+}
+
+fn backward<B: Place>(backend: &B, saved: Handle, dy: Handle) -> Checked<Handles> {
+    let dy = tensor(backend, "dy", dy)?;
+    let grads = get(saved, |saved: &Conv2dSaved<B::Memory>| {
+        expect_gradient(&dy, &saved.output_shape(), saved.x.dtype)?;
+        backend.conv2d_backward(saved, &dy, true)
+    })?;
+    Ok(vec![
+        insert_optional(backend, grads.dx),
+        insert_tensor(backend, grads.weight),
+        insert_optional(backend, grads.bias),
+    ])
 }

@@ -3,34 +3,43 @@
 use napi_derive::napi;
 use spikenorm_core::kit::LogitsGrid;
 use spikenorm_core::{Backend, bail};
-use spikenorm_cpu::Cpu;
 
-use crate::error::{Result, face};
-use crate::handles::{insert_tensor, tensor};
+use crate::device::{Place, on_device};
+use crate::error::{Checked, Result, face};
+use crate::handles::{Handle, device_of, insert_tensor, tensor};
+use crate::tensor::Handles;
 
-/// A loss and the handle of its gradient.
-#[napi(object)]
-pub struct LossAndGrad {
-    pub loss: f64,
-    pub grad: u32,
+/// Cross entropy of logits `[N, K]` or `[T, N, K]` (decoded by the mean over T) against labels `[N]`. Returns
+/// `[report, grad]`: the report holds the loss, or which label is wrong, and is read by `loss_value`.
+#[napi]
+pub fn cross_entropy(logits: u32, labels: u32) -> Result<Handles> {
+    face(|| on_device!(device_of(logits)?, backend => cross_entropy_on(backend, logits, labels)))
 }
 
-/// Cross entropy of logits `[N, K]` or `[T, N, K]` (decoded by the mean over T) against labels `[N]`.
+fn cross_entropy_on<B: Place>(backend: &B, logits: Handle, labels: Handle) -> Checked<Handles> {
+    let (logits, labels) = (tensor(backend, "logits", logits)?, tensor(backend, "labels", labels)?);
+    if !logits.dtype.is_float() {
+        bail!(Dtype, "logits: expected float64, float32, float16 or bfloat16, got {}", logits.dtype.name());
+    }
+    LogitsGrid::check_labels(labels.dtype)?;
+    let grid = LogitsGrid::of(&logits.shape, &labels.shape)?;
+    let output = backend.cross_entropy(grid, &logits, &labels)?;
+    Ok(vec![insert_tensor(backend, output.report), insert_tensor(backend, output.grad)])
+}
+
+/// The loss in a report. Waits for the device; throws where a label was no class.
 #[napi]
-pub fn cross_entropy(logits: u32, labels: u32) -> Result<LossAndGrad> {
+pub fn loss_value(report: u32) -> Result<f64> {
     face(|| {
-        let (logits, labels) = (tensor(logits)?, tensor(labels)?);
-        if !logits.dtype.is_float() {
-            bail!(
-                Dtype,
-                "logits: expected float64, float32, float16 or bfloat16, got {}",
-                logits.dtype.name()
-            );
-        }
-        LogitsGrid::check_labels(labels.dtype)?;
-        let grid = LogitsGrid::of(&logits.shape, &labels.shape)?;
-        let output = Cpu.cross_entropy(grid, &logits, &labels)?;
-        Ok(LossAndGrad { loss: output.loss, grad: insert_tensor(output.grad) })
+        on_device!(device_of(report)?, backend => {
+            let report = tensor(backend, "report", report)?;
+            let values = backend.read(&report, bytemuck::pod_collect_to_vec::<u8, f64>)?;
+            match *values {
+                [loss, sample] if sample < 0.0 => Ok(loss),
+                [_, sample] => bail!(Argument, "labels: the label of sample {sample} is no class of the logits"),
+                _ => bail!(Argument, "report: expected that of a cross entropy"),
+            }
+        })
     })
 }
 
@@ -38,12 +47,14 @@ pub fn cross_entropy(logits: u32, labels: u32) -> Result<LossAndGrad> {
 #[napi]
 pub fn tensor_add(a: u32, b: u32) -> Result<u32> {
     face(|| {
-        let (a, b) = (tensor(a)?, tensor(b)?);
-        b.expect_shape("sum", &a.shape)?;
-        b.expect_dtype("sum", a.dtype)?;
-        if !a.dtype.is_float() {
-            bail!(Dtype, "sum: expected a floating-point tensor, got {}", a.dtype.name());
-        }
-        Ok(insert_tensor(Cpu.add(&a, &b)?))
+        on_device!(device_of(a)?, backend => {
+            let (a, b) = (tensor(backend, "sum", a)?, tensor(backend, "sum", b)?);
+            b.expect_shape("sum", &a.shape)?;
+            b.expect_dtype("sum", a.dtype)?;
+            if !a.dtype.is_float() {
+                bail!(Dtype, "sum: expected a floating-point tensor, got {}", a.dtype.name());
+            }
+            Ok(insert_tensor(backend, backend.add(&a, &b)?))
+        })
     })
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use napi_derive::napi;
 use spikenorm_core::kit::{AdamSpec, AdamStep, SgdSpec, SgdStep};
-use spikenorm_core::{Backend, Error, ErrorCode, bail};
-use spikenorm_cpu::{Cpu, CpuTensor};
+use spikenorm_core::{DType, Error, ErrorCode, Tensor, bail};
 
+use crate::device::{Device, Place, on_device};
 use crate::error::{Checked, Result, face};
-use crate::handles::{optional_tensor, tensor};
+use crate::handles::{Handle, device_of, optional_tensor, tensor};
 
 #[napi(object)]
 pub struct SgdConfig {
@@ -45,7 +45,7 @@ impl From<AdamConfig> for AdamSpec {
 }
 
 /// One parameter's tensors, alike in shape and dtype and each with memory of its own.
-fn expect_alike(index: usize, parameter: &CpuTensor, others: &[(&str, &CpuTensor)]) -> Checked<()> {
+fn expect_alike<M>(index: usize, parameter: &Tensor<M>, others: &[(&str, &Tensor<M>)]) -> Checked<()> {
     for (place, (name, other)) in others.iter().enumerate() {
         let what = format!("{name} of parameter {index}");
         other.expect_shape(&what, &parameter.shape)?;
@@ -77,6 +77,11 @@ pub fn check_adam(config: AdamConfig) -> Result<()> {
     face(|| AdamSpec::from(config).check())
 }
 
+/// The device of all parameters of a step; the CPU where there are none.
+fn device(parameters: &[u32]) -> Checked<Device> {
+    parameters.first().map_or(Ok(Device::Cpu), |&handle| device_of(handle))
+}
+
 /// Moves parameters and momentum buffers (0 without momentum) in place: all, or on an error none. `first` says
 /// whose buffer holds nothing yet.
 #[napi]
@@ -90,25 +95,36 @@ pub fn sgd_step(
     face(|| {
         let spec = SgdSpec::from(config);
         spec.check()?;
-        let mut steps = Vec::with_capacity(parameters.len());
-        for (index, &handle) in parameters.iter().enumerate() {
-            let (parameter, grad) = (tensor(handle)?, tensor(at(&grads, index)?)?);
-            let momentum = optional_tensor(at(&momenta, index)?)?;
-            let mut others = vec![("gradient", &grad)];
-            others.extend(momentum.as_ref().map(|momentum| ("momentum", momentum)));
-            expect_alike(index, &parameter, &others)?;
-            steps.push((parameter, grad, momentum, first.get(index).copied().unwrap_or(true)));
-        }
-        for (parameter, grad, momentum, first) in &steps {
-            let momentum = momentum.as_ref();
-            Cpu.sgd_step(&SgdStep { spec, parameter, grad, momentum, first: *first })?;
-        }
-        Ok(())
+        on_device!(device(&parameters)?, backend => {
+            sgd(backend, spec, [&parameters, &grads, &momenta], &first)
+        })
     })
 }
 
-/// Moves parameters and moments in place: all, or on an error none. `steps` counts each parameter's steps,
-/// this one included.
+fn sgd<B: Place>(
+    backend: &B,
+    spec: SgdSpec,
+    [parameters, grads, momenta]: [&[Handle]; 3],
+    first: &[bool],
+) -> Checked<()> {
+    let mut steps = Vec::with_capacity(parameters.len());
+    for (index, &handle) in parameters.iter().enumerate() {
+        let parameter = tensor(backend, "parameter", handle)?;
+        let grad = tensor(backend, "gradient", at(grads, index)?)?;
+        let momentum = optional_tensor(backend, "momentum", at(momenta, index)?)?;
+        let mut others = vec![("gradient", &grad)];
+        others.extend(momentum.as_ref().map(|momentum| ("momentum", momentum)));
+        expect_alike(index, &parameter, &others)?;
+        steps.push((parameter, grad, momentum, first.get(index).copied().unwrap_or(true)));
+    }
+    for (parameter, grad, momentum, first) in &steps {
+        let momentum = momentum.as_ref();
+        backend.sgd_step(&SgdStep { spec, parameter, grad, momentum, first: *first })?;
+    }
+    Ok(())
+}
+
+/// Moves parameters, moments and counts of steps (int64, shape []) in place: all, or on an error none.
 #[napi]
 pub fn adam_step(
     config: AdamConfig,
@@ -121,18 +137,34 @@ pub fn adam_step(
     face(|| {
         let spec = AdamSpec::from(config);
         spec.check()?;
-        let mut calls = Vec::with_capacity(parameters.len());
-        for (index, &handle) in parameters.iter().enumerate() {
-            let (parameter, grad) = (tensor(handle)?, tensor(at(&grads, index)?)?);
-            let moments = [tensor(at(&first_moments, index)?)?, tensor(at(&second_moments, index)?)?];
-            let others = [("gradient", &grad), ("exp_avg", &moments[0]), ("exp_avg_sq", &moments[1])];
-            expect_alike(index, &parameter, &others)?;
-            calls.push((parameter, grad, moments, at(&steps, index)?));
-        }
-        for (parameter, grad, [first_moment, second_moment], step) in &calls {
-            let step = u64::from(*step);
-            Cpu.adam_step(&AdamStep { spec, parameter, grad, first_moment, second_moment, step })?;
-        }
-        Ok(())
+        on_device!(device(&parameters)?, backend => {
+            adam(backend, spec, [&parameters, &grads, &first_moments, &second_moments, &steps])
+        })
     })
+}
+
+fn adam<B: Place>(
+    backend: &B,
+    spec: AdamSpec,
+    [parameters, grads, first_moments, second_moments, steps]: [&[Handle]; 5],
+) -> Checked<()> {
+    let mut calls = Vec::with_capacity(parameters.len());
+    for (index, &handle) in parameters.iter().enumerate() {
+        let parameter = tensor(backend, "parameter", handle)?;
+        let grad = tensor(backend, "gradient", at(grads, index)?)?;
+        let moments = [
+            tensor(backend, "exp_avg", at(first_moments, index)?)?,
+            tensor(backend, "exp_avg_sq", at(second_moments, index)?)?,
+        ];
+        let others = [("gradient", &grad), ("exp_avg", &moments[0]), ("exp_avg_sq", &moments[1])];
+        expect_alike(index, &parameter, &others)?;
+        let step = tensor(backend, "step", at(steps, index)?)?;
+        step.expect_shape("step", &[])?;
+        step.expect_dtype("step", DType::I64)?;
+        calls.push((parameter, grad, moments, step));
+    }
+    for (parameter, grad, [first_moment, second_moment], step) in &calls {
+        backend.adam_step(&AdamStep { spec, parameter, grad, first_moment, second_moment, step })?;
+    }
+    Ok(())
 }

@@ -5,6 +5,8 @@
 //! `weak.rs`, which watches JavaScript objects for their collection.
 #![deny(unsafe_code)]
 
+mod cuda;
+mod device;
 mod error;
 mod handles;
 mod kit_conv;

@@ -2,11 +2,13 @@
 
 use napi_derive::napi;
 use spikenorm_core::norm::{NormForward, NormSaved, NormSpec, Rows, RunningUpdate, Statistics};
-use spikenorm_core::{Backend, DType, StepMode, bail};
-use spikenorm_cpu::{Cpu, CpuTensor, HostMemory};
+use spikenorm_core::{StepMode, Tensor, bail};
 
+use crate::device::{Place, on_device};
 use crate::error::{Checked, Result, face};
-use crate::handles::{get, insert, insert_optional, insert_tensor, optional_tensor, tensor};
+use crate::handles::{
+    Handle, device_of, get, insert, insert_optional, insert_saved, insert_tensor, optional_tensor, tensor,
+};
 use crate::tensor::{Handles, expect_gradient, expect_parameter_dtype};
 
 /// `NormSpec` as TypeScript writes it: `'absent' | 'shared' | 'perStep'` for rows.
@@ -65,6 +67,16 @@ pub struct NormState {
     pub counters: u32,
 }
 
+/// How a forward is to be run.
+struct Mode {
+    is_multi: bool,
+    first_step: usize,
+    training: bool,
+    track: bool,
+    momentum: Option<f64>,
+    record: bool,
+}
+
 /// Forward. `training` chooses batch statistics and `track` moves the running ones; `momentum` absent means
 /// a cumulative average. Returns `[y, saved]`, saved 0 without `record`.
 #[napi]
@@ -79,83 +91,86 @@ pub fn norm_forward(
     momentum: Option<f64>,
     record: bool,
 ) -> Result<Handles> {
-    face(|| {
-        let spec = get(spec, |spec: &NormSpec| Ok(spec.clone()))?;
-        let x = tensor(x)?;
-        let first = first_step as usize;
-        let grid = spec.grid(&x.shape, step_mode(is_multi), first)?;
-        if !x.dtype.is_float() {
-            bail!(Dtype, "input: expected float64, float32, float16 or bfloat16, got {}", x.dtype.name());
-        }
-        // The rows that this call's steps use.
-        let of_call = |handle: u32, rows: Rows, what: &str| -> Checked<Option<CpuTensor>> {
-            let Some(all) = optional_tensor(handle)? else { return Ok(None) };
-            if all.dtype != DType::I64 {
-                expect_parameter_dtype(what, &all, x.dtype)?;
-            }
-            Ok(Some(if rows == Rows::PerStep { all.rows(first, grid.t) } else { all }))
-        };
-        let weight = of_call(state.weight, spec.weight, "weight")?;
-        let bias = of_call(state.bias, spec.bias, "bias")?;
-        let scale = of_call(state.scale, Rows::Shared, "scale")?;
-        let running_mean = of_call(state.running_mean, spec.statistics, "running_mean")?;
-        let running_var = of_call(state.running_var, spec.statistics, "running_var")?;
-        let counters = of_call(state.counters, spec.statistics, "num_batches_tracked")?;
+    let mode = Mode { is_multi, first_step: first_step as usize, training, track, momentum, record };
+    face(|| on_device!(device_of(x)?, backend => forward(backend, spec, x, &state, &mode)))
+}
 
-        let running = running_mean.as_ref().zip(running_var.as_ref());
-        let uses_batch = training || running.is_none();
-        if uses_batch {
+fn forward<B: Place>(
+    backend: &B,
+    spec: Handle,
+    x: Handle,
+    state: &NormState,
+    mode: &Mode,
+) -> Checked<Handles> {
+    let spec = get(spec, |spec: &NormSpec| Ok(spec.clone()))?;
+    let x = tensor(backend, "input", x)?;
+    let first = mode.first_step;
+    let grid = spec.grid(&x.shape, step_mode(mode.is_multi), first)?;
+    if !x.dtype.is_float() {
+        bail!(Dtype, "input: expected float64, float32, float16 or bfloat16, got {}", x.dtype.name());
+    }
+    // The rows that this call's steps use.
+    let rows_of = |handle: u32, rows: Rows, what: &str| -> Checked<Option<Tensor<B::Memory>>> {
+        let all = optional_tensor(backend, what, handle)?;
+        Ok(all.map(|all| if rows == Rows::PerStep { all.rows(first, grid.t) } else { all }))
+    };
+    let of_call = |handle: u32, rows: Rows, what: &str| -> Checked<Option<Tensor<B::Memory>>> {
+        let rows = rows_of(handle, rows, what)?;
+        rows.iter().try_for_each(|rows| expect_parameter_dtype(what, rows, x.dtype))?;
+        Ok(rows)
+    };
+    let weight = of_call(state.weight, spec.weight, "weight")?;
+    let bias = of_call(state.bias, spec.bias, "bias")?;
+    let scale = of_call(state.scale, Rows::Shared, "scale")?;
+    let running_mean = of_call(state.running_mean, spec.statistics, "running_mean")?;
+    let running_var = of_call(state.running_var, spec.statistics, "running_var")?;
+    let counters = rows_of(state.counters, spec.statistics, "num_batches_tracked")?;
+
+    let running = running_mean.as_ref().zip(running_var.as_ref());
+    let statistics = match running {
+        Some((mean, var)) if !mode.training => Statistics::Running { mean, var },
+        _ => {
             spec.check_batch_statistics(grid)?;
-        }
-        let tracked = if training && track { running.zip(counters.as_ref()) } else { None };
-        let counts: Vec<i64> = match tracked {
-            Some((_, counters)) => {
-                let memory = counters.memory.read()?;
-                memory.slice::<i64>(counters.offset, counters.len()).iter().map(|count| count + 1).collect()
-            }
-            None => Vec::new(),
-        };
-        let factors: Vec<f64> = counts.iter().map(|&count| momentum.unwrap_or(1.0 / count as f64)).collect();
-        let statistics = match (uses_batch, running) {
-            (false, Some((mean, var))) => Statistics::Running { mean, var },
-            _ => Statistics::Batch(tracked.map(|((mean, var), _)| RunningUpdate {
+            let tracked = if mode.training && mode.track { running.zip(counters.as_ref()) } else { None };
+            let momentum = mode.momentum;
+            Statistics::Batch(tracked.map(|((mean, var), counters)| RunningUpdate {
                 mean,
                 var,
-                factors: &factors,
-            })),
-        };
-        let output = Cpu.norm_forward(&NormForward {
-            spec: &spec,
-            grid,
-            x: &x,
-            weight: weight.as_ref(),
-            bias: bias.as_ref(),
-            scale: scale.as_ref(),
-            statistics,
-            record,
-        })?;
-        if let Some((_, counters)) = tracked {
-            counters.memory.write()?.slice::<i64>(counters.offset, counters.len()).copy_from_slice(&counts);
+                counters,
+                momentum,
+            }))
         }
-        Ok(vec![insert_tensor(output.y), output.saved.map_or(0, insert)])
-    })
+    };
+    let output = backend.norm_forward(&NormForward {
+        spec: &spec,
+        grid,
+        x: &x,
+        weight: weight.as_ref(),
+        bias: bias.as_ref(),
+        scale: scale.as_ref(),
+        statistics,
+        record: mode.record,
+    })?;
+    Ok(vec![insert_tensor(backend, output.y), insert_saved(backend, output.saved)])
 }
 
 /// Backward of a saved forward. Returns `[dx, dweight, dbias, dscale]`, 0 where absent; the gradients of
 /// per-step tensors have one row per step of that forward.
 #[napi]
 pub fn norm_backward(saved: u32, dy: u32) -> Result<Handles> {
-    face(|| {
-        let dy = tensor(dy)?;
-        let grads = get(saved, |saved: &NormSaved<HostMemory>| {
-            expect_gradient(&dy, &saved.x.shape, saved.x.dtype)?;
-            Cpu.norm_backward(saved, &dy)
-        })?;
-        Ok(vec![
-            insert_tensor(grads.dx),
-            insert_optional(grads.weight),
-            insert_optional(grads.bias),
-            insert_optional(grads.scale),
-        ])
-    })
+    face(|| on_device!(device_of(saved)?, backend => backward(backend, saved, dy)))
+}
+
+fn backward<B: Place>(backend: &B, saved: Handle, dy: Handle) -> Checked<Handles> {
+    let dy = tensor(backend, "dy", dy)?;
+    let grads = get(saved, |saved: &NormSaved<B::Memory>| {
+        expect_gradient(&dy, &saved.x.shape, saved.x.dtype)?;
+        backend.norm_backward(saved, &dy)
+    })?;
+    Ok(vec![
+        insert_tensor(backend, grads.dx),
+        insert_optional(backend, grads.weight),
+        insert_optional(backend, grads.bias),
+        insert_optional(backend, grads.scale),
+    ])
 }

@@ -47,9 +47,3 @@ pub fn memory_stats() -> HostMemoryStats {
 pub fn empty_cache() {
     spikenorm_cpu::empty_cache();
 }
-
-/// Why CUDA cannot be used; absent when it can.
-#[napi]
-pub fn cuda_unavailable_reason() -> Option<&'static str> {
-    Some("this build of spikenorm has no CUDA kernels")
-}

@@ -9,8 +9,9 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use spikenorm_core::{Backend, DType, Error, ErrorCode, bail};
 use spikenorm_cpu::Cpu;
 
+use crate::device::on_device;
 use crate::error::{Checked, Result, face};
-use crate::handles::{Handle, insert_tensor, tensor};
+use crate::handles::{Handle, device_of, insert_tensor, tensor};
 
 const DTYPES: [(DType, Dtype); 6] = [
     (DType::F64, Dtype::F64),
@@ -53,7 +54,7 @@ pub fn load_safetensors(path: String) -> Result<Vec<NamedHandle>> {
         }
         Ok(loaded
             .into_iter()
-            .map(|(name, tensor)| NamedHandle { name, handle: insert_tensor(tensor) })
+            .map(|(name, tensor)| NamedHandle { name, handle: insert_tensor(&Cpu, tensor) })
             .collect())
     })
 }
@@ -64,8 +65,11 @@ pub fn save_safetensors(path: String, names: Vec<String>, handles: Vec<Handle>) 
     face(|| {
         let mut contents = Vec::with_capacity(names.len());
         for (name, handle) in names.into_iter().zip(handles) {
-            let tensor = tensor(handle)?;
-            contents.push((name, tensor.dtype, tensor.shape.clone(), Cpu.download(&tensor)?));
+            on_device!(device_of(handle)?, backend => {
+                let tensor = tensor(backend, "tensor", handle)?;
+                let bytes = backend.read(&tensor, <[u8]>::to_vec)?;
+                contents.push((name, tensor.dtype, tensor.shape.clone(), bytes));
+            });
         }
         let views: Checked<Vec<(&str, TensorView<'_>)>> = contents
             .iter()

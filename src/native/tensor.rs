@@ -3,11 +3,11 @@
 use napi::Env;
 use napi::bindgen_prelude::ArrayBuffer;
 use napi_derive::napi;
-use spikenorm_core::{Backend, DType, bail, element_count, show};
-use spikenorm_cpu::{Cpu, CpuTensor};
+use spikenorm_core::{Backend, DType, Tensor, bail, element_count, show};
 
+use crate::device::{Device, Place, on_device};
 use crate::error::{Checked, Result, face, napi_failure};
-use crate::handles::{Handle, get, insert_tensor, replace_tensor, tensor};
+use crate::handles::{Handle, device_of, insert_tensor, replace, tensor};
 
 pub fn shape_of(shape: &[i64]) -> Checked<Vec<usize>> {
     let mut extents = Vec::with_capacity(shape.len());
@@ -23,22 +23,26 @@ pub fn shape_of(shape: &[i64]) -> Checked<Vec<usize>> {
 
 /// Uploads the bytes of a typed array of the right type.
 #[napi]
-pub fn tensor_from_bytes(bytes: &[u8], shape: Vec<i64>, dtype: String) -> Result<u32> {
+pub fn tensor_from_bytes(bytes: &[u8], shape: Vec<i64>, dtype: String, device: String) -> Result<u32> {
     face(|| {
         let (shape, dtype) = (shape_of(&shape)?, DType::from_name(&dtype)?);
         expect_length(bytes.len() / dtype.size(), &shape)?;
-        Ok(insert_tensor(Cpu.upload(bytes, &shape, dtype)?))
+        on_device!(Device::from_name(&device)?, backend => {
+            Ok(insert_tensor(backend, backend.upload(bytes, &shape, dtype)?))
+        })
     })
 }
 
 /// Uploads numbers, rounding each once to the dtype.
 #[napi]
-pub fn tensor_from_numbers(numbers: &[f64], shape: Vec<i64>, dtype: String) -> Result<u32> {
+pub fn tensor_from_numbers(numbers: &[f64], shape: Vec<i64>, dtype: String, device: String) -> Result<u32> {
     face(|| {
         let (shape, dtype) = (shape_of(&shape)?, DType::from_name(&dtype)?);
         expect_length(numbers.len(), &shape)?;
-        let wide = Cpu.upload(bytemuck::cast_slice(numbers), &shape, DType::F64)?;
-        Ok(insert_tensor(cast(&wide, dtype)?))
+        on_device!(Device::from_name(&device)?, backend => {
+            let wide = backend.upload(bytemuck::cast_slice(numbers), &shape, DType::F64)?;
+            Ok(insert_tensor(backend, cast(backend, wide, dtype)?))
+        })
     })
 }
 
@@ -52,76 +56,126 @@ fn expect_length(got: usize, shape: &[usize]) -> Checked<()> {
 
 /// New tensor filled with one value.
 #[napi]
-pub fn tensor_full(shape: Vec<i64>, value: f64, dtype: String) -> Result<u32> {
+pub fn tensor_full(shape: Vec<i64>, value: f64, dtype: String, device: String) -> Result<u32> {
     face(|| {
-        let tensor = Cpu.empty(&shape_of(&shape)?, DType::from_name(&dtype)?)?;
-        Cpu.fill(&tensor, value)?;
-        Ok(insert_tensor(tensor))
+        let (shape, dtype) = (shape_of(&shape)?, DType::from_name(&dtype)?);
+        on_device!(Device::from_name(&device)?, backend => {
+            let tensor = backend.empty(&shape, dtype)?;
+            backend.fill(&tensor, value)?;
+            Ok(insert_tensor(backend, tensor))
+        })
     })
+}
+
+/// Runs a body with the backend and the tensor of a handle.
+macro_rules! with_tensor {
+    ($handle:expr, ($backend:ident, $tensor:ident) => $body:expr) => {
+        on_device!(device_of($handle)?, $backend => {
+            let $tensor = tensor($backend, "tensor", $handle)?;
+            $body
+        })
+    };
 }
 
 #[napi]
 pub fn tensor_shape(handle: u32) -> Result<Vec<i64>> {
-    face(|| get(handle, |t: &CpuTensor| Ok(t.shape.iter().map(|&extent| extent as i64).collect())))
+    face(|| with_tensor!(handle, (_backend, t) => Ok(t.shape.iter().map(|&extent| extent as i64).collect())))
 }
 
 #[napi]
 pub fn tensor_dtype(handle: u32) -> Result<&'static str> {
-    face(|| get(handle, |t: &CpuTensor| Ok(t.dtype.name())))
+    face(|| with_tensor!(handle, (_backend, t) => Ok(t.dtype.name())))
 }
 
-/// The values' bytes, copied into an ArrayBuffer of V8's.
+/// `'cpu'` or `'cuda:N'`.
+#[napi]
+pub fn tensor_device(handle: u32) -> Result<String> {
+    face(|| Ok(device_of(handle)?.name()))
+}
+
+/// The values' bytes, copied into an ArrayBuffer of V8's. Waits for the device.
 #[napi]
 pub fn tensor_read(env: Env, handle: u32) -> Result<ArrayBuffer<'static>> {
     face(|| {
-        let tensor = tensor(handle)?;
-        let size = tensor.dtype.size();
-        let memory = tensor.memory.read()?;
-        let bytes = memory.slice::<u8>(tensor.offset * size, tensor.len() * size);
-        ArrayBuffer::copy_from(&env, bytes).map_err(napi_failure)
+        with_tensor!(handle, (backend, t) => {
+            backend.read(&t, |bytes| ArrayBuffer::copy_from(&env, bytes).map_err(napi_failure))?
+        })
     })
 }
 
-fn cast(source: &CpuTensor, dtype: DType) -> Checked<CpuTensor> {
-    let target = Cpu.empty(&source.shape, dtype)?;
-    Cpu.copy(&target, source)?;
+/// `source` in another dtype; itself where nothing changes.
+fn cast<B: Place>(backend: &B, source: Tensor<B::Memory>, dtype: DType) -> Checked<Tensor<B::Memory>> {
+    if source.dtype == dtype { Ok(source) } else { copy(backend, &source, dtype) }
+}
+
+fn copy<B: Place>(backend: &B, source: &Tensor<B::Memory>, dtype: DType) -> Checked<Tensor<B::Memory>> {
+    let target = backend.empty(&source.shape, dtype)?;
+    backend.copy(&target, source)?;
     Ok(target)
 }
 
 /// A tensor of its own, in another dtype or the same.
 #[napi]
 pub fn tensor_cast(handle: u32, dtype: String) -> Result<u32> {
-    face(|| Ok(insert_tensor(cast(&tensor(handle)?, DType::from_name(&dtype)?)?)))
+    face(|| {
+        let dtype = DType::from_name(&dtype)?;
+        with_tensor!(handle, (backend, t) => Ok(insert_tensor(backend, copy(backend, &t, dtype)?)))
+    })
+}
+
+/// A copy on a device.
+#[napi]
+pub fn tensor_to_device(handle: u32, device: String) -> Result<u32> {
+    face(|| {
+        let device = Device::from_name(&device)?;
+        with_tensor!(handle, (from, t) => {
+            if from.device() == device {
+                return Ok(insert_tensor(from, copy(from, &t, t.dtype)?));
+            }
+            on_device!(device, to => {
+                let moved = from.read(&t, |bytes| to.upload(bytes, &t.shape, t.dtype))??;
+                Ok(insert_tensor(to, moved))
+            })
+        })
+    })
 }
 
 /// A view under another shape.
 #[napi]
 pub fn tensor_reshape(handle: u32, shape: Vec<i64>) -> Result<u32> {
-    face(|| Ok(insert_tensor(tensor(handle)?.reshape(&shape_of(&shape)?)?)))
+    face(|| {
+        let shape = shape_of(&shape)?;
+        with_tensor!(handle, (backend, t) => Ok(insert_tensor(backend, t.reshape(&shape)?)))
+    })
 }
 
 /// A view of row `index` of the leading axis, without that axis.
 #[napi]
 pub fn tensor_row(handle: u32, index: u32) -> Result<u32> {
     face(|| {
-        let base = tensor(handle)?;
-        match base.shape.first() {
+        with_tensor!(handle, (backend, base) => match base.shape.first() {
             Some(&rows) if (index as usize) < rows => {
-                let row = base.rows(index as usize, 1);
-                Ok(insert_tensor(row.reshape(&base.shape[1..])?))
+                let row = base.rows(index as usize, 1).reshape(&base.shape[1..])?;
+                Ok(insert_tensor(backend, row))
             }
             _ => bail!(Argument, "row {index} of a tensor of shape {}", show(&base.shape)),
-        }
+        })
     })
 }
 
-/// `target = source`, rounded where dtypes differ. In place.
+/// `target = source`, rounded where dtypes differ, from whatever device. In place.
 #[napi]
 pub fn tensor_copy(target: u32, source: u32) -> Result<()> {
     face(|| {
-        let (target, source) = (tensor(target)?, tensor(source)?);
-        source.expect_shape("source", &target.shape)?;
-        Cpu.copy(&target, &source)
+        with_tensor!(target, (backend, t) => with_tensor!(source, (from, s) => {
+            s.expect_shape("source", &t.shape)?;
+            if from.device() == backend.device() {
+                let s = tensor(backend, "source", source)?;
+                return backend.copy(&t, &s);
+            }
+            let here = from.read(&s, |bytes| backend.upload(bytes, &s.shape, s.dtype))??;
+            backend.copy(&t, &here)
+        }))
     })
 }
 
@@ -129,27 +183,29 @@ pub fn tensor_copy(target: u32, source: u32) -> Result<()> {
 #[napi]
 pub fn tensor_accumulate(target: u32, source: u32) -> Result<()> {
     face(|| {
-        let (target, source) = (tensor(target)?, tensor(source)?);
-        source.expect_shape("source", &target.shape)?;
-        source.expect_dtype("source", target.dtype)?;
-        Cpu.accumulate(&target, &source)
+        with_tensor!(target, (backend, t) => {
+            let source = tensor(backend, "source", source)?;
+            source.expect_shape("source", &t.shape)?;
+            source.expect_dtype("source", t.dtype)?;
+            backend.accumulate(&t, &source)
+        })
     })
 }
 
 #[napi]
 pub fn tensor_fill(target: u32, value: f64) -> Result<()> {
-    face(|| Cpu.fill(&tensor(target)?, value))
+    face(|| with_tensor!(target, (backend, t) => backend.fill(&t, value)))
 }
 
 /// Makes `target` another name of `source`'s memory: how a parameter keeps its identity when its module
-/// changes dtype.
+/// changes dtype or device.
 #[napi]
 pub fn tensor_replace(target: u32, source: u32) -> Result<()> {
-    face(|| replace_tensor(target, tensor(source)?))
+    face(|| on_device!(device_of(source)?, backend => replace(backend, target, source)))
 }
 
 /// Checks that activations and the parameters beside them have dtypes that go together.
-pub fn expect_parameter_dtype(what: &str, parameter: &CpuTensor, activation: DType) -> Checked<()> {
+pub fn expect_parameter_dtype<M>(what: &str, parameter: &Tensor<M>, activation: DType) -> Checked<()> {
     if !activation.is_float() {
         bail!(Dtype, "input: expected float64, float32, float16 or bfloat16, got {}", activation.name());
     }
@@ -167,7 +223,7 @@ pub fn expect_parameter_dtype(what: &str, parameter: &CpuTensor, activation: DTy
 }
 
 /// A gradient must look like the output it belongs to.
-pub fn expect_gradient(dy: &CpuTensor, shape: &[usize], dtype: DType) -> Checked<()> {
+pub fn expect_gradient<M>(dy: &Tensor<M>, shape: &[usize], dtype: DType) -> Checked<()> {
     dy.expect_shape("dy", shape)?;
     dy.expect_dtype("dy", dtype)
 }

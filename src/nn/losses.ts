@@ -2,16 +2,43 @@ import { SpikenormError } from '../errors.js'
 import { native } from '../native.js'
 import { Tensor, tensor } from '../tensor.js'
 
-export interface LossAndGrad {
-  loss: number
+/** What {@link crossEntropy} gives. The gradient is there at once; the loss is read when it is asked for. */
+export class LossAndGrad {
   /** Gradient of the loss by the logits, in their shape and dtype: what a net's `backward` takes. */
-  grad: Tensor
+  readonly grad: Tensor
+  readonly #report: Tensor
+  #loss: number | undefined
+
+  /** @internal */
+  constructor(report: Tensor, grad: Tensor) {
+    this.#report = report
+    this.grad = grad
+  }
+
+  /**
+   * The loss. On a CUDA device the first use waits for it, and throws `ERR_ARGUMENT` where a label was no class; in
+   * a captured graph, {@link readLoss} gives that of the latest replay.
+   */
+  get loss(): number {
+    this.#loss ??= this.readLoss()
+    return this.#loss
+  }
+
+  /** Reads the loss anew: after a replay of the graph it was captured in, that of the replay. */
+  readLoss(): number {
+    try {
+      return native.lossValue(this.#report.id)
+    } catch (thrown) {
+      throw thrown instanceof SpikenormError ? thrown.within('crossEntropy') : thrown
+    }
+  }
 }
 
 /**
  * Cross entropy of softmax logits `[N, K]`, or `[T, N, K]` decoded by their mean over T, averaged over the batch.
  * `labels` are N class numbers: an int64 or uint8 tensor `[N]`, or an array. Throws `ERR_SHAPE`, `ERR_DTYPE`, and
- * `ERR_ARGUMENT` for a label that is no class.
+ * `ERR_ARGUMENT` for a label that is no class (labels on a CUDA device: when the loss is read; such a sample has no
+ * gradient).
  */
 export function crossEntropy(logits: Tensor, labels: Tensor | readonly number[]): LossAndGrad {
   if (labels instanceof Tensor) return compute(logits, labels)
@@ -22,7 +49,7 @@ export function crossEntropy(logits: Tensor, labels: Tensor | readonly number[])
       `crossEntropy: labels: expected a Tensor or an array of whole numbers, got ${String(wrong)}`,
     )
   }
-  const classes = tensor(labels, [labels.length], { dtype: 'int64' })
+  const classes = tensor(labels, [labels.length], { dtype: 'int64', device: logits.device })
   try {
     return compute(logits, classes)
   } finally {
@@ -32,8 +59,8 @@ export function crossEntropy(logits: Tensor, labels: Tensor | readonly number[])
 
 function compute(logits: Tensor, labels: Tensor): LossAndGrad {
   try {
-    const { loss, grad } = native.crossEntropy(logits.id, labels.id)
-    return { loss, grad: new Tensor(grad) }
+    const [report, grad] = native.crossEntropy(logits.id, labels.id) as [number, number]
+    return new LossAndGrad(new Tensor(report), new Tensor(grad))
   } catch (thrown) {
     throw thrown instanceof SpikenormError ? thrown.within('crossEntropy') : thrown
   }

@@ -4,11 +4,10 @@
  */
 import { CarriedState, type StatefulEntry } from '../carried-state.js'
 import { type Checkpoint, combined } from '../checkpoint.js'
-import type { DType } from '../dtype.js'
 import { SpikenormError } from '../errors.js'
 import { Handle } from '../handle.js'
 import { finiteNumber } from '../layers/arguments.js'
-import { convertTensor, Module, type StepMode } from '../module.js'
+import { type Conversion, conversionOf, Module, type StepMode } from '../module.js'
 import { native } from '../native.js'
 import { Tape } from '../tape.js'
 import { Tensor } from '../tensor.js'
@@ -117,9 +116,13 @@ abstract class Neuron extends Module {
     return combined(super.checkpoint(), this.#state.checkpoint(), this.#tape.checkpoint())
   }
 
-  protected override convert(dtype: DType): void {
-    super.convert(dtype)
-    if (this.#state.value) convertTensor(this.#state.value, dtype)
+  protected override convert(target: Conversion): () => void {
+    const own = super.convert(target)
+    const state = conversionOf(this.#state.value ? [this.#state.value] : [], target)
+    return () => {
+      own()
+      state()
+    }
   }
 
   override dispose(): void {

@@ -1,12 +1,13 @@
 /** What convolution and the fully connected layer share: weight, bias, initialisation and the tape. */
 import { type Checkpoint, combined } from '../checkpoint.js'
-import { type Device, parseDevice } from '../device.js'
-import { type DType, expectFloatDType, parameterDType } from '../dtype.js'
+import type { Device } from '../device.js'
+import type { DType } from '../dtype.js'
 import { Handle } from '../handle.js'
+import { placeOfParameters } from '../layers/arguments.js'
 import { Module, type StepMode } from '../module.js'
 import { native } from '../native.js'
 import { Tape } from '../tape.js'
-import { Parameter, Tensor } from '../tensor.js'
+import { newParameter, type Parameter, Tensor } from '../tensor.js'
 
 export interface WeightedLayerOptions {
   /** Whether the layer adds a learned bias. Default true. */
@@ -33,14 +34,13 @@ export abstract class WeightedLayer extends Module {
   protected constructor(spec: () => number, shape: readonly number[], options: WeightedLayerOptions) {
     super()
     this.stepMode = options.stepMode ?? 's'
-    const dtype = parameterDType(expectFloatDType(options.dtype ?? 'float32'))
-    parseDevice(options.device ?? 'cpu')
+    const place = placeOfParameters(options)
     this.spec = new Handle(this.naming(spec))
     this.#fanIn = shape.slice(1).reduce((product, extent) => product * extent, 1)
-    this.weight = this.registerParameter('weight', new Parameter(native.tensorFull([...shape], 0, dtype)))
+    this.weight = this.registerParameter('weight', newParameter(shape, 0, place))
     this.bias =
       (options.bias ?? true)
-        ? this.registerParameter('bias', new Parameter(native.tensorFull(shape.slice(0, 1), 0, dtype)))
+        ? this.registerParameter('bias', newParameter(shape.slice(0, 1), 0, place))
         : null
     this.resetParameters()
   }

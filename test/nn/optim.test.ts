@@ -188,7 +188,7 @@ it('a state dict that does not fit is refused and changes nothing', () => {
       { ...good, lr: tensor([1], []), '1.momentum_buffer': noisy(1, [2]) },
       '1.momentum_buffer: expected shape',
     ],
-    [{ ...good, '0.step': tensor([0], []) }, '0.step: expected a whole number'],
+    [{ ...good, '0.step': tensor([0], []) }, 'unexpected keys: 0.step'],
   ] as const) {
     expectCode(
       'ERR_STATE_DICT',

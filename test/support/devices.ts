@@ -4,7 +4,8 @@
 import { describe, it } from 'vitest'
 import { cuda, type Device, SpikenormError, tensor } from '../../src/index.js'
 
-const DEVICES: Device[] = ['cpu', 'cuda']
+/** Named in full, as a tensor names its device. */
+const DEVICES: Device[] = ['cpu', 'cuda:0']
 
 /** Why a device cannot be used, or null. */
 function missing(device: Device): string | null {

@@ -21,15 +21,15 @@ pub trait Backend {
     fn empty(&self, shape: &[usize], dtype: DType) -> Result<Tensor<Self::Memory>>;
     /// New tensor from the host's bytes (length checked by the caller).
     fn upload(&self, bytes: &[u8], shape: &[usize], dtype: DType) -> Result<Tensor<Self::Memory>>;
-    /// Copies the values out, contiguous.
-    fn download(&self, x: &Tensor<Self::Memory>) -> Result<Vec<u8>>;
+    /// Lends the values' bytes to `with`, contiguous.
+    fn read<R>(&self, x: &Tensor<Self::Memory>, with: impl FnOnce(&[u8]) -> R) -> Result<R>;
     fn fill(&self, x: &Tensor<Self::Memory>, value: f64) -> Result<()>;
     /// `target = source`, rounded once where dtypes differ. In place.
     fn copy(&self, target: &Tensor<Self::Memory>, source: &Tensor<Self::Memory>) -> Result<()>;
     /// `target += source`, equal dtypes. In place.
     fn accumulate(&self, target: &Tensor<Self::Memory>, source: &Tensor<Self::Memory>) -> Result<()>;
 
-    /// Moves the running statistics in place, once everything else has succeeded.
+    /// Moves the running statistics and their counters in place, once everything else has succeeded.
     fn norm_forward(&self, call: &NormForward<'_, Self::Memory>) -> Result<NormOutput<Self::Memory>>;
     fn norm_backward(
         &self,
@@ -113,7 +113,7 @@ pub trait Backend {
         carry: Option<&Tensor<Self::Memory>>,
     ) -> Result<NeuronGrads<Self::Memory>>;
 
-    /// Refuses labels outside the classes.
+    /// Refuses labels outside the classes, or reports the first one, where finding it would make the host wait.
     fn cross_entropy(
         &self,
         grid: LogitsGrid,
@@ -123,6 +123,6 @@ pub trait Backend {
 
     /// Moves the parameter and its momentum in place.
     fn sgd_step(&self, call: &SgdStep<'_, Self::Memory>) -> Result<()>;
-    /// Moves the parameter and its moments in place.
+    /// Moves the parameter, its moments and its count of steps in place.
     fn adam_step(&self, call: &AdamStep<'_, Self::Memory>) -> Result<()>;
 }

@@ -164,7 +164,8 @@ proptest! {
         prop_assert!((plan.groups - 1) * plan.group_samples < grid.n);
         prop_assert!(plan.threads <= 512 && plan.threads.is_multiple_of(32));
         prop_assert!(plan.columns * plan.lanes <= plan.threads);
-        prop_assert!(plan.shared <= device.shared_per_block.min(48 << 10));
+        // What a block of any device has without asking.
+        prop_assert!(plan.shared <= 48 << 10);
     }
 }
 

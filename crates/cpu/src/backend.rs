@@ -40,9 +40,9 @@ impl Backend for Cpu {
         Ok(tensor)
     }
 
-    fn download(&self, x: &CpuTensor) -> Result<Vec<u8>> {
+    fn read<R>(&self, x: &CpuTensor, with: impl FnOnce(&[u8]) -> R) -> Result<R> {
         let size = x.dtype.size();
-        Ok(x.memory.read()?.slice::<u8>(x.offset * size, x.len() * size).to_vec())
+        Ok(with(x.memory.read()?.slice::<u8>(x.offset * size, x.len() * size)))
     }
 
     fn fill(&self, x: &CpuTensor, value: f64) -> Result<()> {

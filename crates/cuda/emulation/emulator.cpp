@@ -1,21 +1,21 @@
-// The execution model: blocks of fibers, barriers, shuffles, shared memory, and schedules.
+// The execution model: blocks of fibers, barriers, shuffles and shared memory.
 //
-// A fiber runs until it waits, so a schedule is the order in which waiting fibers go on. Kind 0 takes
-// turns; 1 and 2 let the first or the last block, warp and thread run until it is stuck; 3 does so in a
-// shuffled order of blocks and warps; 4 picks at random. Asynchronous copies land at once under even
-// kinds and at the last permitted moment under odd ones. Fresh shared memory is NaN.
+// A fiber runs until it waits, so a schedule (ready.h) is the order in which waiting fibers go on.
+// Asynchronous copies land at once under even schedules and at the last permitted moment under odd ones.
+// Fresh shared memory is NaN.
 #include <algorithm>
 #include <cstdio>
 #include <map>
 #include <memory>
-#include <queue>
 #include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "emulator.h"
 #include "execution.h"
 #include "fiber.h"
+#include "ready.h"
 
 namespace spikenorm::emulation {
 namespace {
@@ -35,6 +35,9 @@ struct Fiber {
     bool done = false;
 };
 
+// Keeps the tops of the stacks from falling into the same few sets of the processor's cache.
+constexpr std::size_t kStackShift = 1088;
+
 struct Warp {
     unsigned waiting = 0;
 };
@@ -46,32 +49,17 @@ struct BlockState {
     unsigned waiting = 0, done = 0;
 };
 
-struct Kernel {
-    void (*run)(const void*);
-    unsigned most_threads;
-};
-
 std::map<std::string, Kernel>& kernels() {
     static std::map<std::string, Kernel> all;
     return all;
 }
 
-// Mirrored by tests/support/emulator.rs.
-struct Launch {
-    std::uint32_t grid, threads, cluster, shared_bytes;
-    std::uint32_t resident;  // blocks that may run at the same time, a multiple of cluster
-    std::uint32_t schedule, seed;
-};
-
 class Device {
   public:
     Device(const Kernel& kernel, const void* params, const Launch& launch)
         : kernel_(kernel), params_(params), launch_(launch), random_(launch.seed), blocks_(launch.grid),
-          cluster_waiting_(launch.grid / launch.cluster), cluster_done_(launch.grid / launch.cluster) {
-        order_.resize(launch.grid * (launch.threads / 32));
-        for (std::size_t i = 0; i < order_.size(); ++i) order_[i] = i;
-        std::shuffle(order_.begin(), order_.end(), random_);
-    }
+          cluster_waiting_(launch.grid / launch.cluster), cluster_done_(launch.grid / launch.cluster),
+          ready_(launch.schedule, std::size_t{launch.grid} * launch.threads, random_) {}
     ~Device() {
         for (BlockState& block : blocks_) std::free(block.shared);
     }
@@ -88,8 +76,8 @@ class Device {
                 for (unsigned id : std::exchange(pausing_, {})) make_ready(id);
                 continue;
             }
-            current_ = ready_.top().second;
-            ready_.pop();
+            const std::size_t index = ready_.take();
+            current_ = blocks_[index / launch_.threads].fibers[index % launch_.threads];
             switch_to(main_, fibers_[current_]->context);
             if (fibers_[current_]->done) retire(current_);
         }
@@ -107,14 +95,19 @@ class Device {
         BlockState& b = block();
         if (++b.waiting < launch_.threads) return yield();
         b.waiting = 0;
-        release(b.fibers, current_);
+        release(b.fibers.data(), launch_.threads, current_);
     }
     void wait_for_cluster() {
         progress_ = true;
         const unsigned cluster = current().block / launch_.cluster;
         if (++cluster_waiting_[cluster] < launch_.threads * launch_.cluster) return yield();
         cluster_waiting_[cluster] = 0;
-        for (unsigned i = 0; i < launch_.cluster; ++i) release(blocks_[cluster * launch_.cluster + i].fibers, current_);
+        for (unsigned i = 0; i < launch_.cluster; ++i) {
+            const BlockState& b = blocks_[cluster * launch_.cluster + i];
+            make_all_ready(b.fibers.data(), launch_.threads, current_);
+        }
+        make_ready(current_);
+        yield();
     }
     double exchange(double value, unsigned mask) {
         progress_ = true;
@@ -128,12 +121,12 @@ class Device {
             return mine.received;
         }
         b.warps[warp].waiting = 0;
-        const std::vector<unsigned> lanes(b.fibers.begin() + warp * 32, b.fibers.begin() + warp * 32 + 32);
+        const unsigned* lanes = b.fibers.data() + warp * 32;
         for (unsigned lane = 0; lane < 32; ++lane) {
             Fiber& fiber = *fibers_[lanes[lane]];
             fiber.received = fibers_[lanes[(lane ^ fiber.mask) % 32]]->offered;
         }
-        release(lanes, current_);
+        release(lanes, 32, current_);
         return mine.received;
     }
     void pause() {
@@ -159,8 +152,6 @@ class Device {
     static Device* running;
 
   private:
-    using Ready = std::pair<std::int64_t, unsigned>;
-
     void start_cluster() {
         for (unsigned i = 0; i < launch_.cluster; ++i) start_block(started_++);
     }
@@ -175,7 +166,7 @@ class Device {
             if (free_.empty()) {
                 id = static_cast<unsigned>(fibers_.size());
                 fibers_.push_back(std::make_unique<Fiber>());
-                if (stacks_.size() <= id) stacks_.push_back(std::make_unique<char[]>(kStackBytes));
+                if (stacks_.size() <= id) stacks_.push_back(std::make_unique<char[]>(kStackBytes + kStackShift));
             } else {
                 id = free_.back();
                 free_.pop_back();
@@ -202,27 +193,21 @@ class Device {
         }
         if (started_ < launch_.grid) start_cluster();
     }
-    void release(const std::vector<unsigned>& ids, unsigned but) {
-        for (unsigned id : ids) {
-            if (id != but) make_ready(id);
-        }
+    // Lets those go on that have waited for the running one.
+    void release(const unsigned* ids, unsigned count, unsigned but) {
+        make_all_ready(ids, count, but);
         // The one that came last has no precedence either.
         make_ready(but);
         yield();
     }
+    void make_all_ready(const unsigned* ids, unsigned count, unsigned but) {
+        for (unsigned i = 0; i < count; ++i) {
+            if (ids[i] != but) make_ready(ids[i]);
+        }
+    }
     void make_ready(unsigned id) {
         const Fiber& fiber = *fibers_[id];
-        const std::int64_t index = static_cast<std::int64_t>(fiber.block) * launch_.threads + fiber.thread;
-        const std::size_t warp = fiber.block * (launch_.threads / 32) + fiber.thread / 32;
-        std::int64_t key = 0;
-        switch (launch_.schedule) {
-            case 0: key = ++turn_; break;
-            case 1: key = index; break;
-            case 2: key = -index; break;
-            case 3: key = static_cast<std::int64_t>(order_[warp]) * 32 + fiber.thread % 32; break;
-            default: key = static_cast<std::int64_t>(random_() & 0xffffff);
-        }
-        ready_.push({key, id});
+        ready_.add(std::size_t{fiber.block} * launch_.threads + fiber.thread);
     }
 
     const Kernel kernel_;
@@ -231,12 +216,10 @@ class Device {
     std::mt19937 random_;
     std::vector<BlockState> blocks_;
     std::vector<unsigned> cluster_waiting_, cluster_done_;
-    std::vector<std::size_t> order_;
     std::vector<std::unique_ptr<Fiber>> fibers_;
     std::vector<unsigned> free_, pausing_;
-    std::priority_queue<Ready, std::vector<Ready>, std::greater<>> ready_;
+    Ready ready_;
     Context main_;
-    std::int64_t turn_ = 0;
     unsigned current_ = 0, started_ = 0, finished_ = 0;
     bool progress_ = true;
     // Kept between launches: a stack is large and every fiber needs one.
@@ -248,13 +231,33 @@ std::vector<std::unique_ptr<char[]>> Device::stacks_;
 
 }  // namespace
 
-Registration::Registration(const char* name, void (*kernel)(const void*), unsigned most_threads) {
-    kernels()[name] = Kernel{kernel, most_threads};
+Registration::Registration(const char* name, void (*kernel)(const void*), unsigned most_threads, unsigned params_bytes) {
+    kernels()[name] = Kernel{kernel, most_threads, params_bytes};
+}
+
+const Kernel* find_kernel(const char* name) {
+    const auto at = kernels().find(name);
+    return at == kernels().end() ? nullptr : &at->second;
+}
+
+bool run_kernel(const Kernel& kernel, const void* params, const Launch& launch, std::string& message) {
+    if (launch.threads > kernel.most_threads || launch.threads % 32 != 0 || launch.threads == 0) {
+        message = "threads";
+    } else if (launch.cluster == 0 || launch.grid % launch.cluster != 0) {
+        message = "grid is no multiple of the cluster";
+    } else {
+        Device device(kernel, params, launch);
+        Device::running = &device;
+        device.run(message);
+        Device::running = nullptr;
+    }
+    return message.empty();
 }
 
 unsigned thread_index() { return Device::running->current().thread; }
 unsigned block_index() { return Device::running->current().block; }
 unsigned thread_count() { return Device::running->launch().threads; }
+unsigned block_count() { return Device::running->launch().grid; }
 char* own_shared_memory() { return Device::running->block().shared; }
 char* shared_memory(unsigned rank) {
     Device& device = *Device::running;
@@ -299,21 +302,12 @@ std::uint16_t float_to_half_bits(float value) {
 extern "C" int spikenorm_emulate(const char* name, const void* params, const spikenorm::emulation::Launch* launch,
                                  char* message, std::size_t size) {
     using namespace spikenorm::emulation;
-    const auto kernel = kernels().find(name);
-    std::string why;
-    if (kernel == kernels().end()) {
-        why = "no kernel of that name";
-    } else if (launch->threads > kernel->second.most_threads || launch->threads % 32 != 0 || launch->threads == 0) {
-        why = "threads";
-    } else if (launch->cluster == 0 || launch->grid % launch->cluster != 0) {
-        why = "grid is no multiple of the cluster";
-    } else {
-        Device device(kernel->second, params, *launch);
-        Device::running = &device;
-        device.run(why);
-        Device::running = nullptr;
+    const Kernel* kernel = find_kernel(name);
+    std::string why = "no kernel of that name";
+    if (kernel != nullptr) {
+        why.clear();
+        if (run_kernel(*kernel, params, *launch, why)) return 0;
     }
-    if (why.empty()) return 0;
     std::snprintf(message, size, "%s: %s", name, why.c_str());
     return 1;
 }

@@ -9,18 +9,19 @@
 #define SPIKENORM_DEVICE inline
 #define SPIKENORM_KERNEL(name, Params, threads, function)                                          \
     static void name(const void* params) { function(*static_cast<const Params*>(params)); }        \
-    static const spikenorm::emulation::Registration name##_registration{#name, name, threads};
+    static const spikenorm::emulation::Registration name##_registration{#name, name, threads, sizeof(Params)};
 
 namespace spikenorm::emulation {
 
 struct Registration {
-    Registration(const char* name, void (*kernel)(const void*), unsigned most_threads);
+    Registration(const char* name, void (*kernel)(const void*), unsigned most_threads, unsigned params_bytes);
 };
 
 // Of the running fiber.
 unsigned thread_index();
 unsigned block_index();
 unsigned thread_count();
+unsigned block_count();
 char* shared_memory(unsigned rank_in_cluster);
 char* own_shared_memory();
 void wait_for_block();
@@ -39,6 +40,7 @@ namespace spikenorm {
 inline unsigned thread_index() { return emulation::thread_index(); }
 inline unsigned thread_count() { return emulation::thread_count(); }
 inline unsigned block_index() { return emulation::block_index(); }
+inline unsigned block_count() { return emulation::block_count(); }
 inline void block_sync() { emulation::wait_for_block(); }
 inline char* dynamic_shared() { return emulation::own_shared_memory(); }
 inline double shuffle_xor(double value, unsigned mask) { return emulation::exchange(value, mask); }
@@ -76,6 +78,15 @@ inline T load_fresh(const T* at) {
     return *at;
 }
 
+template <int BYTES>
+struct alignas(BYTES) Word {
+    unsigned char bytes[BYTES];
+};
+template <typename W>
+inline void store_word(W* at, W word) {
+    *at = word;
+}
+
 inline float bits_to_float(unsigned bits) {
     float value;
     std::memcpy(&value, &bits, sizeof value);
@@ -91,5 +102,10 @@ inline unsigned short float_to_half(float value) { return emulation::float_to_ha
 inline float fused(float a, float b, float c) { return std::fma(a, b, c); }
 inline double fused(double a, double b, double c) { return std::fma(a, b, c); }
 inline double square_root(double value) { return std::sqrt(value); }
+inline float square_root(float value) { return std::sqrt(value); }
+inline double exponential(double value) { return std::exp(value); }
+inline float exponential(float value) { return std::exp(value); }
+inline double logarithm(double value) { return std::log(value); }
+inline double power(double base, double exponent) { return std::pow(base, exponent); }
 
 }  // namespace spikenorm

@@ -20,6 +20,7 @@ namespace spikenorm {
 SPIKENORM_DEVICE unsigned thread_index() { return threadIdx.x; }
 SPIKENORM_DEVICE unsigned thread_count() { return blockDim.x; }
 SPIKENORM_DEVICE unsigned block_index() { return blockIdx.x; }
+SPIKENORM_DEVICE unsigned block_count() { return gridDim.x; }
 SPIKENORM_DEVICE void block_sync() { __syncthreads(); }
 
 SPIKENORM_DEVICE char* dynamic_shared() {
@@ -94,6 +95,38 @@ SPIKENORM_DEVICE void spin() {}
 SPIKENORM_DEVICE double load_fresh(const double* at) { return __ldcg(at); }
 SPIKENORM_DEVICE float load_fresh(const float* at) { return __ldcg(at); }
 
+// BYTES as one word, so that they are moved by one instruction.
+template <int BYTES>
+struct WordOf;
+template <>
+struct WordOf<1> {
+    using Type = unsigned char;
+};
+template <>
+struct WordOf<2> {
+    using Type = unsigned short;
+};
+template <>
+struct WordOf<4> {
+    using Type = unsigned;
+};
+template <>
+struct WordOf<8> {
+    using Type = uint2;
+};
+template <>
+struct WordOf<16> {
+    using Type = uint4;
+};
+template <int BYTES>
+using Word = typename WordOf<BYTES>::Type;
+
+// Said outright, because the compiler takes an assignment apart where it finds the parts at hand.
+template <typename W>
+SPIKENORM_DEVICE void store_word(W* at, W word) {
+    __stwb(at, word);
+}
+
 SPIKENORM_DEVICE float half_to_float(unsigned short bits) {
     float value;
     asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
@@ -112,6 +145,11 @@ SPIKENORM_DEVICE unsigned float_to_bits(float value) { return __float_as_uint(va
 SPIKENORM_DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 SPIKENORM_DEVICE double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
 SPIKENORM_DEVICE double square_root(double value) { return __dsqrt_rn(value); }
+SPIKENORM_DEVICE float square_root(float value) { return __fsqrt_rn(value); }
+SPIKENORM_DEVICE double exponential(double value) { return exp(value); }
+SPIKENORM_DEVICE float exponential(float value) { return expf(value); }
+SPIKENORM_DEVICE double logarithm(double value) { return log(value); }
+SPIKENORM_DEVICE double power(double base, double exponent) { return pow(base, exponent); }
 
 }  // namespace spikenorm
 #endif

@@ -20,14 +20,18 @@ struct BackwardCoefficients {
     P outer;  // i w, or i
 };
 
+// Sums of dy and of dy * (x - centre), the centre being the mean's high part.
 template <typename P>
 struct SumGradients {
-    RowStatistics<P> row;
-    P a, b;
+    P centre;
+    Compensated<P> a, b;
     SPIKENORM_DEVICE void add(P x, P dy) {
-        a += dy;
-        b = fused(dy, deviation(x, row.mean) * row.inverse, b);
+        a.add(dy);
+        const Exact<P> d = exact_difference(x, centre);
+        const P term = dy * d.value;
+        b.add(term, fused(dy, d.rest, fused(dy, d.value, -term)));
     }
+    SPIKENORM_DEVICE Pair sums() const { return {a.total(), b.total()}; }
 };
 
 template <typename P>
@@ -159,14 +163,15 @@ SPIKENORM_DEVICE void norm_backward(const NormParams& p) {
                 load_chunk(chunk);
                 block_sync();
                 Lanes::template visit<2, true>(b, [&](unsigned t, unsigned c) {
-                    return SumGradients<P>{rows_of_cells[t * p.tile_channels + c], P(0), P(0)};
+                    return SumGradients<P>{rows_of_cells[t * p.tile_channels + c].mean.high, {P(0), P(0)}, {P(0), P(0)}};
                 });
                 block_sync();
                 for_each_cell(b, [&](unsigned t, unsigned c) {
                     const unsigned cell = t * p.tile_channels + c;
                     const Pair sums = sum_parts(b, cell);
+                    const RowStatistics<P>& row = rows_of_cells[cell];
                     b.results()[cell].a += sums.a;
-                    b.results()[cell].b += sums.b;
+                    b.results()[cell].b += (sums.b - sums.a * row.mean.low) * row.inverse;
                 });
             }
             publish(b);

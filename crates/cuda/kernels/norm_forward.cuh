@@ -1,8 +1,8 @@
 // Forward of the batch norm family: y = p_t * (w * (x - mean_r) * i_r + b), i_r = 1 / sqrt(var_r + eps).
 //
 // Per cell, two passes over the tile in shared memory: the mean, as a deviation from the channel's very
-// first value (the pivot, the same for every block), then the squared deviations from that mean, which
-// also yield what the mean was off by. Never a difference of sums of squares.
+// first value (the pivot, the same for every block), then the squared deviations from that mean as rounded,
+// which also yield what it was off by. Never a difference of sums of squares.
 #pragma once
 
 #include "team.cuh"
@@ -26,17 +26,20 @@ template <typename P>
 struct SumFromPivot {
     P pivot, a, b;
     SPIKENORM_DEVICE void add(P x, P) { a += x - pivot; }
+    SPIKENORM_DEVICE Pair sums() const { return {a, b}; }
 };
 
 template <typename P>
-struct SumFromMean {
-    Split<P> mean;
-    P a, b;
+struct SumFromCentre {
+    P centre;
+    Compensated<P> a;
+    P b;
     SPIKENORM_DEVICE void add(P x, P) {
-        const P d = deviation(x, mean);
-        a += d;
-        b = fused(d, d, b);
+        const Exact<P> d = exact_difference(x, centre);
+        a.add(d.value, d.rest);
+        b = fused(d.value, d.value, b);
     }
+    SPIKENORM_DEVICE Pair sums() const { return {a.total(), b}; }
 };
 
 template <typename P>
@@ -58,17 +61,17 @@ SPIKENORM_DEVICE void add_chunk(const Block<T>& b, const typename Element<T>::P*
     const NormParams& p = b.p;
     const double before = values_before(p, b.first) - values_before(p, b.begin);
     const double count = values_before(p, b.first + b.rows) - values_before(p, b.first);
-    Split<P>* centre = b.template coefficients<Split<P>>();
+    P* centre = b.template coefficients<P>();
 
     Lanes::template visit<1, true>(b, [&](unsigned, unsigned c) { return SumFromPivot<P>{pivots[c], P(0), P(0)}; });
     block_sync();
     for_each_cell(b, [&](unsigned t, unsigned c) {
         const unsigned cell = t * p.tile_channels + c;
-        centre[cell] = split_sum(pivots[c], sum_parts(b, cell).a / count);
+        centre[cell] = static_cast<P>(pivots[c] + sum_parts(b, cell).a / count);
     });
     block_sync();
     Lanes::template visit<1, true>(b, [&](unsigned t, unsigned c) {
-        return SumFromMean<P>{centre[t * p.tile_channels + c], P(0), P(0)};
+        return SumFromCentre<P>{centre[t * p.tile_channels + c], {P(0), P(0)}, P(0)};
     });
     block_sync();
     for_each_cell(b, [&](unsigned t, unsigned c) {
@@ -76,8 +79,7 @@ SPIKENORM_DEVICE void add_chunk(const Block<T>& b, const typename Element<T>::P*
         const Pair sums = sum_parts(b, cell);
         const double shift = sums.a / count;
         const double m2 = sums.b - sums.a * shift;
-        // What was subtracted is high + low as rounded, so that is what the shift is relative to.
-        const double mean = (static_cast<double>(centre[cell].high) - pivots[c]) + centre[cell].low + shift;
+        const double mean = (static_cast<double>(centre[cell]) - pivots[c]) + shift;
         Moments all{before, b.results()[cell].a, b.results()[cell].b};
         // NaN stays NaN; only rounding below zero is cut off.
         all.merge({count, mean, m2 < 0.0 ? 0.0 : m2});
@@ -110,13 +112,21 @@ SPIKENORM_DEVICE RowStatistics<P> finish_row(const NormParams& p, unsigned row, 
         if (p.running_mean != nullptr) {
             P* mean = static_cast<P*>(p.running_mean) + at;
             P* variance = static_cast<P*>(p.running_var) + at;
-            const double f = p.factors != nullptr ? p.factors[row] : p.factor;
+            const bool cumulative = p.momentum != p.momentum;
+            const double f = cumulative ? 1.0 / (static_cast<double>(p.counters[row]) + 1.0) : p.momentum;
             const double unbiased = total.m2 / (total.count - 1.0);
             *mean = static_cast<P>((1.0 - f) * *mean + f * (static_cast<double>(found.mean.high) + found.mean.low));
             *variance = static_cast<P>((1.0 - f) * *variance + f * unbiased);
         }
     }
     return found;
+}
+
+// Once every block that moves running statistics has read the counters: one more batch. `blocks` come here.
+SPIKENORM_DEVICE void count_batch(const NormParams& p, unsigned blocks, unsigned* flag) {
+    if (p.counters == nullptr || !is_last_block(p.barriers, blocks, flag)) return;
+    const unsigned rows = p.statistics_stride != 0 ? p.all_steps : 1;
+    for (unsigned row = thread_index(); row < rows; row += thread_count()) p.counters[row] += 1;
 }
 
 // Statistics an earlier launch has left, or the running ones, which are saved where `write`.
@@ -214,19 +224,14 @@ SPIKENORM_DEVICE void norm_forward(const NormParams& p) {
             block_sync();
         }
     }
+    if (whole && b.member == 0) count_batch(p, p.teams, reinterpret_cast<unsigned*>(b.partial()));
     release(b);
 }
 
-// Between the halves of a forward in two launches: one thread per statistics row and channel.
+// What a thread between the halves of a forward in two launches does.
 template <typename T>
-SPIKENORM_DEVICE void combine_forward(const NormParams& p) {
-    using P = typename Element<T>::P;
-    const unsigned rows = p.statistics_stride != 0 ? p.all_steps : 1;
-    const unsigned long long index = static_cast<unsigned long long>(block_index()) * thread_count() + thread_index();
-    if (index >= static_cast<unsigned long long>(rows) * p.channels) return;
-    const unsigned row = static_cast<unsigned>(index / p.channels);
-    const unsigned channel = static_cast<unsigned>(index % p.channels);
-    finish_row<P>(p, row, channel, pivot_of<T>(p, channel), true, [&](unsigned t) {
+SPIKENORM_DEVICE void combine_row(const NormParams& p, unsigned row, unsigned channel) {
+    finish_row<typename Element<T>::P>(p, row, channel, pivot_of<T>(p, channel), true, [&](unsigned t) {
         Moments cell{0.0, 0.0, 0.0};
         for (unsigned member = 0; member < p.team; ++member) {
             const double count = values_before(p, first_row(p, member + 1)) - values_before(p, first_row(p, member));
@@ -235,6 +240,19 @@ SPIKENORM_DEVICE void combine_forward(const NormParams& p) {
         }
         return Pair{cell.mean, cell.m2};
     });
+}
+
+// Between the halves of a forward in two launches: one thread per statistics row and channel.
+template <typename T>
+SPIKENORM_DEVICE void combine_forward(const NormParams& p) {
+    const unsigned rows = p.statistics_stride != 0 ? p.all_steps : 1;
+    const unsigned long long threads = static_cast<unsigned long long>(rows) * p.channels;
+    const unsigned long long index = static_cast<unsigned long long>(block_index()) * thread_count() + thread_index();
+    if (index < threads) {
+        combine_row<T>(p, static_cast<unsigned>(index / p.channels), static_cast<unsigned>(index % p.channels));
+    }
+    const unsigned blocks = static_cast<unsigned>((threads + thread_count() - 1) / thread_count());
+    count_batch(p, blocks, reinterpret_cast<unsigned*>(dynamic_shared()));
 }
 
 }  // namespace spikenorm

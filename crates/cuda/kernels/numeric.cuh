@@ -88,6 +88,38 @@ SPIKENORM_DEVICE P deviation(P value, Split<P> mean) {
     return (value - mean.high) - mean.low;
 }
 
+// A sum beside what rounding took from it (Knuth's exact addition): terms that cancel leave what they should.
+template <typename P>
+struct Compensated {
+    P sum;
+    P lost;
+
+    // `rest`: what `term` itself was rounded by.
+    SPIKENORM_DEVICE void add(P term, P rest = P(0)) {
+        const P next = sum + term;
+        const P back = next - sum;
+        const P error = (sum - (next - back)) + (term - back);
+        // Nothing is lost of an infinity.
+        lost = next - next == P(0) ? lost + (error + rest) : P(0);
+        sum = next;
+    }
+    SPIKENORM_DEVICE double total() const { return static_cast<double>(sum) + static_cast<double>(lost); }
+};
+
+// A difference as rounded, and what it was rounded by.
+template <typename P>
+struct Exact {
+    P value;
+    P rest;
+};
+
+template <typename P>
+SPIKENORM_DEVICE Exact<P> exact_difference(P a, P b) {
+    const P value = a - b;
+    const P back = value - a;
+    return {value, (a - (value - back)) - (b + back)};
+}
+
 // Two sums of a cell. In forward `a` is the mean (relative to the channel's pivot) and `b` the sum of
 // squared deviations from it; in backward they are sum(dy) and sum(dy*xhat).
 struct Pair {

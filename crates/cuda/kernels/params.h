@@ -25,7 +25,7 @@ struct SpikenormNormParams {
     void* statistics;       // P [3, rows, C]: mean high, mean low, 1/sqrt(var + eps)
     void* running_mean;     // P [rows, C]; null where nothing is moved or read
     void* running_var;
-    const double* factors;  // one per statistics row; null: `factor` for all
+    long long* counters;    // num_batches_tracked, one per statistics row; null where nothing is moved
     void* weight_grad;      // P [rows, C]; null where not wanted
     void* bias_grad;
     void* scale_grad;       // P [T]
@@ -36,7 +36,7 @@ struct SpikenormNormParams {
     unsigned int* barriers; // one ticket, then one per team; zero before the first launch
 
     double eps;
-    double factor;
+    double momentum;        // weight of the new running statistics; NaN: 1 / num_batches_tracked
 
     // Shape, in elements.
     unsigned long long step_stride;  // N*C*S

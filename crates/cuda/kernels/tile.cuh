@@ -204,7 +204,8 @@ struct SpaceLanes {
                 if constexpr (!SUM) *last = dy;
             }
             if constexpr (SUM) {
-                const Pair sums{warp_sum(body.a), warp_sum(body.b)};
+                const Pair own = body.sums();
+                const Pair sums{warp_sum(own.a), warp_sum(own.b)};
                 if (b.lane == 0) b.partial()[(t * p.tile_channels + c) * p.parts + part] = sums;
             }
         }
@@ -254,7 +255,7 @@ struct ChannelLanes {
             if constexpr (SUM) {
 #pragma unroll
                 for (int v = 0; v < V; ++v) {
-                    Pair sums{body[v].a, body[v].b};
+                    Pair sums = body[v].sums();
                     for (unsigned mask = p.lane_columns; mask < 32; mask *= 2) {
                         sums.a += shuffle_xor(sums.a, mask);
                         sums.b += shuffle_xor(sums.b, mask);

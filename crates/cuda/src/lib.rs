@@ -7,5 +7,6 @@
 #[allow(unsafe_code)]
 pub mod driver;
 pub mod fatbin;
+pub mod kit;
 pub mod launches;
 pub mod params;

@@ -1,10 +1,11 @@
 //! The parameter structs of kernels/params.h, and how plans fill them.
 
+use bytemuck::NoUninit;
 use std::mem::{offset_of, size_of};
 
 use spikenorm_core::NeuNormSpec;
 use spikenorm_core::norm::{CudaNeuNormPlan, CudaPlan, Lanes, Layout, NormSpec, Rows, TeamSync};
-use spikenorm_core::{DType, Grid};
+use spikenorm_core::{DType, Grid, Result, bail};
 
 /// An address in device memory, 0 where there is no tensor.
 pub type Address = u64;
@@ -18,7 +19,7 @@ pub enum Phase {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, NoUninit)]
 pub struct NormParams {
     pub x: Address,
     pub dy: Address,
@@ -29,7 +30,7 @@ pub struct NormParams {
     pub statistics: Address,
     pub running_mean: Address,
     pub running_var: Address,
-    pub factors: Address,
+    pub counters: Address,
     pub weight_grad: Address,
     pub bias_grad: Address,
     pub scale_grad: Address,
@@ -38,7 +39,7 @@ pub struct NormParams {
     pub scale_terms: Address,
     pub barriers: Address,
     pub eps: f64,
-    pub factor: f64,
+    pub momentum: f64,
     pub step_stride: u64,
     pub row_stride: u64,
     pub channels: u32,
@@ -72,7 +73,7 @@ pub struct NormParams {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, NoUninit)]
 pub struct NeuNormParams {
     pub input: Address,
     pub out: Address,
@@ -122,7 +123,7 @@ const _: () = {
 };
 
 impl NormParams {
-    /// Shape and plan; addresses, `factor` and the phase of each launch are the caller's.
+    /// Shape and plan; addresses, `momentum` and the phase of each launch are the caller's.
     pub fn new(spec: &NormSpec, plan: &CudaPlan, batch_statistics: bool) -> Self {
         let Grid { t, n, c, s } = plan.grid;
         let stride = |rows: Rows| if rows == Rows::PerStep { c as u32 } else { 0 };
@@ -202,13 +203,24 @@ impl NeuNormParams {
     }
 }
 
-fn dtype_name(dtype: DType) -> &'static str {
+/// A dtype in the names of kernels.
+pub fn dtype_name(dtype: DType) -> &'static str {
     match dtype {
         DType::F64 => "f64",
+        DType::F32 => "f32",
         DType::F16 => "f16",
         DType::BF16 => "bf16",
-        _ => "f32",
+        DType::U8 => "u8",
+        DType::I64 => "i64",
     }
+}
+
+/// The same, of floating-point dtypes alone.
+pub fn float_name(dtype: DType) -> Result<&'static str> {
+    if !dtype.is_float() {
+        bail!(Dtype, "expected a floating-point tensor, got {}", dtype.name());
+    }
+    Ok(dtype_name(dtype))
 }
 
 /// Name of the team kernel of a plan; `pass` is "forward" or "backward".

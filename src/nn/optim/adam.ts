@@ -1,7 +1,7 @@
 import { finiteNumber } from '../../layers/arguments.js'
 import { native } from '../../native.js'
 import type { Parameter } from '../../tensor.js'
-import { handles, type Moved, Optimizer, type OptimizerOptions } from './optimizer.js'
+import { type BufferSpec, handles, type Moved, Optimizer, type OptimizerOptions } from './optimizer.js'
 
 export interface AdamOptions extends OptimizerOptions {
   /** Decay of the two moments. Default `[0.9, 0.999]`. */
@@ -40,8 +40,8 @@ export class Adam extends Optimizer {
     return { lr, beta1: betas[0], beta2: betas[1], eps, weightDecay, decoupled: this.isDecoupled }
   }
 
-  protected override get bufferNames(): readonly string[] {
-    return ['exp_avg', 'exp_avg_sq']
+  protected override get buffers(): readonly BufferSpec[] {
+    return [{ name: 'step', isCount: true }, { name: 'exp_avg' }, { name: 'exp_avg_sq' }]
   }
 
   protected override move(moved: readonly Moved[]): void {
@@ -49,9 +49,9 @@ export class Adam extends Optimizer {
       this.#config(),
       handles(moved, ({ parameter }) => parameter),
       handles(moved, ({ grad }) => grad),
-      handles(moved, ({ slot }) => slot.buffers[0]),
-      handles(moved, ({ slot }) => slot.buffers[1]),
-      moved.map(({ slot }) => slot.steps + 1),
+      handles(moved, ({ buffers }) => buffers[1]),
+      handles(moved, ({ buffers }) => buffers[2]),
+      handles(moved, ({ buffers }) => buffers[0]),
     )
   }
 }

@@ -1,7 +1,7 @@
 /** What the optimisers share: parameters, the learning rate and the state dict. */
 import { SpikenormError } from '../../errors.js'
 import { finiteNumber } from '../../layers/arguments.js'
-import { convertTensor } from '../../module.js'
+import { conversionOf } from '../../module.js'
 import { Parameter, Tensor, tensor, zeros } from '../../tensor.js'
 
 export interface OptimizerOptions {
@@ -11,10 +11,11 @@ export interface OptimizerOptions {
   weightDecay?: number
 }
 
-/** State of one parameter: its step count and its buffers, absent before its first step. */
-export interface Slot {
-  steps: number
-  buffers: Tensor[]
+/** A tensor that an optimiser keeps for each parameter, named as in PyTorch's state. */
+export interface BufferSpec {
+  name: string
+  /** The number of steps: int64, shape []. Others are like their parameter. */
+  isCount?: boolean
 }
 
 /** A parameter that has a gradient, in a step. */
@@ -22,15 +23,17 @@ export interface Moved {
   index: number
   parameter: Parameter
   grad: Tensor
-  /** Steps before this one, and buffers, made if need be. */
-  slot: Slot
+  /** Made for this step if it is the parameter's first. */
+  buffers: readonly Tensor[]
+  isFirst: boolean
 }
 
 const NO_GRAD_OF_ITS_OWN = 'expected Parameters, as parameters() returns them'
 
 export abstract class Optimizer {
   readonly parameters: readonly Parameter[]
-  readonly #slots: Slot[]
+  /** Buffers of each parameter, `null` before its first step. */
+  readonly #slots: (readonly Tensor[] | null)[]
   #lr: number
 
   /** Parameters named twice are stepped once. */
@@ -41,12 +44,12 @@ export abstract class Optimizer {
       throw new SpikenormError('ERR_ARGUMENT', `${name}: parameters: ${NO_GRAD_OF_ITS_OWN}`)
     }
     this.parameters = unique
-    this.#slots = unique.map(() => ({ steps: 0, buffers: [] }))
+    this.#slots = unique.map(() => null)
     this.#lr = finiteNumber(name, 'lr', lr, 0)
   }
 
-  /** Names of the buffers of each parameter, as in PyTorch's state; none where the options need none. */
-  protected abstract get bufferNames(): readonly string[]
+  /** Buffers of each parameter; none where the options need none. */
+  protected abstract get buffers(): readonly BufferSpec[]
 
   /** Moves parameters and buffers in one native call, which moves nothing when it throws. */
   protected abstract move(moved: readonly Moved[]): void
@@ -66,13 +69,8 @@ export abstract class Optimizer {
     for (const [index, parameter] of this.parameters.entries()) {
       const { grad } = parameter
       if (grad === null || grad.isDisposed) continue
-      const slot = this.#slots[index] as Slot
-      moved.push({
-        index,
-        parameter,
-        grad,
-        slot: { steps: slot.steps, buffers: this.#buffers(slot, parameter) },
-      })
+      const isFirst = this.#slots[index] === null
+      moved.push({ index, parameter, grad, buffers: this.#buffersOf(index, parameter), isFirst })
     }
     if (moved.length === 0) return
     try {
@@ -80,14 +78,20 @@ export abstract class Optimizer {
     } catch (thrown) {
       throw thrown instanceof SpikenormError ? thrown.within(`${this.constructor.name}: step`) : thrown
     }
-    for (const { index, slot } of moved) this.#slots[index] = { ...slot, steps: slot.steps + 1 }
+    for (const { index, buffers } of moved) this.#slots[index] = buffers
   }
 
-  /** Buffers for a step, in the parameter's dtype: its module may have been converted. */
-  #buffers(slot: Slot, parameter: Parameter): Tensor[] {
-    for (const buffer of slot.buffers) convertTensor(buffer, parameter.dtype)
-    if (slot.buffers.length > 0) return slot.buffers
-    return this.bufferNames.map(() => zeros(parameter.shape, { dtype: parameter.dtype }))
+  /** Buffers for a step, in the dtype and on the device of the parameter: its module may have been converted. */
+  #buffersOf(index: number, parameter: Parameter): readonly Tensor[] {
+    const { shape, dtype, device } = parameter
+    const buffers = this.#slots[index]
+    if (buffers) {
+      conversionOf(buffers, { dtype, device })()
+      return buffers
+    }
+    return this.buffers.map(({ isCount = false }) =>
+      isCount ? zeros([], { dtype: 'int64', device }) : zeros(shape, { dtype, device }),
+    )
   }
 
   /** Sets every gradient to `null`. */
@@ -99,17 +103,15 @@ export abstract class Optimizer {
   }
 
   /**
-   * The learning rate (`lr`, float64) and, for every parameter that has been stepped, its `{index}.step` (int64) and
-   * buffers by PyTorch's names (`{index}.momentum_buffer`, `{index}.exp_avg`, …), as copies. Fits
-   * `saveSafetensors`. Other options are the constructor's.
+   * The learning rate (`lr`, float64) and, for every parameter that has been stepped, its buffers by PyTorch's names
+   * (`{index}.step`, `{index}.exp_avg`, `{index}.momentum_buffer`, …), as copies. Fits `saveSafetensors`. Other
+   * options are the constructor's.
    */
   stateDict(): Record<string, Tensor> {
     const dict: Record<string, Tensor> = { lr: tensor([this.#lr], [], { dtype: 'float64' }) }
-    for (const [index, { steps, buffers }] of this.#slots.entries()) {
-      if (steps === 0) continue
-      dict[`${index}.step`] = tensor([steps], [], { dtype: 'int64' })
-      for (const [place, name] of this.bufferNames.entries()) {
-        const buffer = buffers[place]
+    for (const [index, buffers] of this.#slots.entries()) {
+      for (const [place, { name }] of this.buffers.entries()) {
+        const buffer = buffers?.[place]
         if (buffer) dict[`${index}.${name}`] = buffer.clone()
       }
     }
@@ -120,31 +122,34 @@ export abstract class Optimizer {
   loadStateDict(dict: Record<string, Tensor>): void {
     const known = new Set(['lr'])
     const lr = this.#entry(dict, 'lr', []).item()
-    const slots = this.parameters.map((parameter, index): Slot => {
-      if (!Object.hasOwn(dict, `${index}.step`)) return { steps: 0, buffers: [] }
-      known.add(`${index}.step`)
-      const steps = this.#entry(dict, `${index}.step`, []).item()
-      const sources = this.bufferNames.map((name) => {
-        known.add(`${index}.${name}`)
-        return this.#entry(dict, `${index}.${name}`, parameter.shape)
+    const sources = this.parameters.map((parameter, index) => {
+      const keys = this.buffers.map(({ name }) => `${index}.${name}`)
+      if (!keys.some((key) => Object.hasOwn(dict, key))) return null
+      return this.buffers.map(({ isCount = false }, place) => {
+        const key = keys[place] as string
+        known.add(key)
+        const value = this.#entry(dict, key, isCount ? [] : parameter.shape)
+        if (isCount && !(Number.isSafeInteger(value.item()) && value.item() >= 1)) {
+          throw this.#mismatch(`${key}: expected a whole number of at least 1, got ${value.item()}`)
+        }
+        return value
       })
-      if (!Number.isSafeInteger(steps) || steps < 1) {
-        throw this.#mismatch(`${index}.step: expected a whole number of at least 1, got ${steps}`)
-      }
-      return { steps, buffers: sources }
     })
     const unexpected = Object.keys(dict).filter((key) => !known.has(key))
     if (unexpected.length > 0) throw this.#mismatch(`unexpected keys: ${unexpected.join(', ')}`)
-    const own = slots.map(({ steps, buffers }, index): Slot => {
-      const { dtype } = this.parameters[index] as Parameter
-      return {
-        steps,
-        buffers: buffers.map((source) => (source.dtype === dtype ? source.clone() : source.to(dtype))),
-      }
+    const slots = sources.map((source, index) => {
+      const { dtype, device } = this.parameters[index] as Parameter
+      return (
+        source?.map((value, place) => {
+          const own = value.clone()
+          conversionOf([own], { dtype: this.buffers[place]?.isCount ? 'int64' : dtype, device })()
+          return own
+        }) ?? null
+      )
     })
     this.lr = lr
-    for (const [index, slot] of own.entries()) {
-      for (const buffer of this.#slots[index]?.buffers ?? []) buffer.dispose()
+    for (const [index, slot] of slots.entries()) {
+      for (const buffer of this.#slots[index] ?? []) buffer.dispose()
       this.#slots[index] = slot
     }
   }

@@ -1,7 +1,7 @@
 import { finiteNumber } from '../../layers/arguments.js'
 import { native } from '../../native.js'
 import type { Parameter } from '../../tensor.js'
-import { handles, type Moved, Optimizer, type OptimizerOptions } from './optimizer.js'
+import { type BufferSpec, handles, type Moved, Optimizer, type OptimizerOptions } from './optimizer.js'
 
 export interface SGDOptions extends OptimizerOptions {
   /** Default 0. */
@@ -34,8 +34,8 @@ export class SGD extends Optimizer {
     return { lr, momentum, dampening, weightDecay, nesterov }
   }
 
-  protected override get bufferNames(): readonly string[] {
-    return this.momentum > 0 ? ['momentum_buffer'] : []
+  protected override get buffers(): readonly BufferSpec[] {
+    return this.momentum > 0 ? [{ name: 'momentum_buffer' }] : []
   }
 
   protected override move(moved: readonly Moved[]): void {
@@ -43,8 +43,10 @@ export class SGD extends Optimizer {
       this.#config(),
       handles(moved, ({ parameter }) => parameter),
       handles(moved, ({ grad }) => grad),
-      handles(moved, ({ slot }) => slot.buffers[0]),
-      moved.map(({ slot }) => slot.steps === 0),
+      handles(moved, ({ buffers }) => buffers[0]),
+      // A new buffer holds zeros, so that without dampening the first step is like any other, also in a graph that
+      // is captured in the first step and replayed.
+      moved.map(({ isFirst }) => isFirst && this.dampening !== 0),
     )
   }
 }

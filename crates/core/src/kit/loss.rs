@@ -54,7 +54,9 @@ impl LogitsGrid {
 }
 
 pub struct CrossEntropyOutput<M> {
-    pub loss: f64,
+    /// float64 `[2]`: the loss, and the first sample whose label is no class, else −1. Where there is one, the
+    /// loss means nothing and that sample's gradient is 0: a device finds out without making the host wait.
+    pub report: Tensor<M>,
     /// Of the logits, in their shape and dtype.
     pub grad: Tensor<M>,
 }

@@ -74,7 +74,7 @@ pub struct SgdStep<'a, M> {
     pub first: bool,
 }
 
-/// One step of one parameter. Moves `parameter` and both moments in place.
+/// One step of one parameter. Moves `parameter`, both moments and, after use, `step` in place.
 pub struct AdamStep<'a, M> {
     pub spec: AdamSpec,
     pub parameter: &'a Tensor<M>,
@@ -83,6 +83,7 @@ pub struct AdamStep<'a, M> {
     pub first_moment: &'a Tensor<M>,
     /// exp_avg_sq.
     pub second_moment: &'a Tensor<M>,
-    /// Steps with this one, from 1.
-    pub step: u64,
+    /// int64 of shape `[]`: steps before this one, from 0. It lives on the device, so that a recorded step can
+    /// be replayed.
+    pub step: &'a Tensor<M>,
 }

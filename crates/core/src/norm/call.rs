@@ -24,12 +24,15 @@ pub enum Statistics<'a, M> {
     Running { mean: &'a Tensor<M>, var: &'a Tensor<M> },
 }
 
-/// `running = (1 − factor)·running + factor·batch`, variance unbiased.
+/// `running = (1 − f)·running + f·batch`, variance unbiased, with f = momentum, or 1/num_batches_tracked. The
+/// counters move by one, before they are used.
 pub struct RunningUpdate<'a, M> {
     pub mean: &'a Tensor<M>,
     pub var: &'a Tensor<M>,
-    /// One factor per statistics row: the momentum, or 1/num_batches_tracked.
-    pub factors: &'a [f64],
+    /// num_batches_tracked, int64, one per statistics row.
+    pub counters: &'a Tensor<M>,
+    /// `None`: a cumulative average.
+    pub momentum: Option<f64>,
 }
 
 pub struct NormOutput<M> {

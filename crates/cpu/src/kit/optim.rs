@@ -1,7 +1,7 @@
 //! Optimiser steps on the CPU: one sweep over a parameter, its gradient and its moments.
 
-use spikenorm_core::Result;
 use spikenorm_core::kit::{AdamSpec, AdamStep, SgdSpec, SgdStep};
+use spikenorm_core::{DType, Result};
 
 use crate::HostMemory;
 use crate::element::Real;
@@ -33,6 +33,11 @@ pub fn sgd<A: Real>(call: &SgdStep<'_, HostMemory>) -> Result<()> {
 
 pub fn adam<A: Real>(call: &AdamStep<'_, HostMemory>) -> Result<()> {
     let len = call.parameter.len();
+    call.step.expect_shape("step", &[])?;
+    call.step.expect_dtype("step", DType::I64)?;
+    let mut count = call.step.memory.write()?;
+    let count = &mut count.slice::<i64>(call.step.offset, 1)[0];
+    let step = *count + 1;
     let grad = call.grad.memory.read()?;
     let grad = grad.slice::<A>(call.grad.offset, len);
     let mut first = call.first_moment.memory.write()?;
@@ -44,8 +49,9 @@ pub fn adam<A: Real>(call: &AdamStep<'_, HostMemory>) -> Result<()> {
 
     let tasks: Vec<_> = parameter.zip(grad.chunks(TASK_VALUES)).zip(first.zip(second)).collect();
     for_each(4 * size_of_val(grad), tasks, |((parameter, grad), (first, second))| {
-        adam_update(call.spec, call.step, parameter, grad, first, second);
+        adam_update(call.spec, step, parameter, grad, first, second);
     })?;
+    *count = step;
     Ok(())
 }
 
@@ -81,7 +87,7 @@ vectorized! {
 vectorized! {
     fn adam_update<'a, A: Real>(
         spec: AdamSpec,
-        step: u64,
+        step: i64,
         parameter: &'a mut [A],
         grad: &'a [A],
         first: &'a mut [A],

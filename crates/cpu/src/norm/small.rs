@@ -49,7 +49,7 @@ pub fn from_f64(values: &[f64], shape: &[usize], dtype: DType) -> Result<CpuTens
     Ok(tensor)
 }
 
-/// Moves running statistics in place: `(1 − f)·running + f·batch`, variance unbiased.
+/// Moves running statistics and counters in place: `(1 − f)·running + f·batch`, variance unbiased.
 pub fn update_running(
     update: &spikenorm_core::norm::RunningUpdate<'_, crate::HostMemory>,
     spec: &NormSpec,
@@ -58,10 +58,14 @@ pub fn update_running(
 ) -> Result<()> {
     let values = spec.values_per_row(grid) as f64;
     let unbiased = values / (values - 1.0);
+    let mut counters = update.counters.memory.write()?;
+    let counters = counters.slice::<i64>(update.counters.offset, update.counters.len());
+    let factors: Vec<f64> =
+        counters.iter().map(|&count| update.momentum.unwrap_or(1.0 / (count as f64 + 1.0))).collect();
     let moved = |running: &CpuTensor, batch: &[f64], correction: f64| -> Result<Vec<f64>> {
         let mut running = read_f64(running)?;
         for (i, (r, b)) in running.iter_mut().zip(batch).enumerate() {
-            let factor = update.factors[i / grid.c];
+            let factor = factors[i / grid.c];
             *r = (1.0 - factor) * *r + factor * (b * correction);
         }
         Ok(running)
@@ -69,5 +73,7 @@ pub fn update_running(
     let mean = moved(update.mean, &batch.mean, 1.0)?;
     let var = moved(update.var, &batch.var, unbiased)?;
     write_f64(update.mean, &mean)?;
-    write_f64(update.var, &var)
+    write_f64(update.var, &var)?;
+    counters.iter_mut().for_each(|count| *count += 1);
+    Ok(())
 }

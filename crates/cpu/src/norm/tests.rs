@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use spikenorm_core::norm::{CpuPlan, NormForward, NormSpec, Rows, RunningUpdate, Statistics};
-use spikenorm_core::{DType, Grid};
+use spikenorm_core::{Backend, DType, Grid};
 
 use super::backward::backward_planned;
 use super::forward::forward_planned;
@@ -148,11 +148,17 @@ impl Case {
         let (mean, var) = (tensor(&self.mean, &[rows, c], small), tensor(&self.var, &[rows, c], small));
         let x = tensor(&self.x, &[t, n, c, s], dtype);
         let dy = tensor(&self.dy, &[t, n, c, s], dtype);
-        let factors = vec![0.3; rows];
+        let counters =
+            Cpu.upload(bytemuck::cast_slice(&vec![7i64; rows]), &[rows], DType::I64).expect("fits");
         let statistics = if self.running {
             Statistics::Running { mean: &mean, var: &var }
         } else {
-            Statistics::Batch(Some(RunningUpdate { mean: &mean, var: &var, factors: &factors }))
+            Statistics::Batch(Some(RunningUpdate {
+                mean: &mean,
+                var: &var,
+                counters: &counters,
+                momentum: Some(0.3),
+            }))
         };
         let call = NormForward {
             spec: &self.spec,

@@ -5,12 +5,15 @@ use std::panic::catch_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
-use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, result};
+use cudarc::driver::{CudaContext, CudaFunction, CudaModule, result};
 use cudarc::nvrtc::Ptx;
 use spikenorm_core::norm::CudaDevice;
 use spikenorm_core::{Error, ErrorCode, Result};
 
-use super::{DeviceMemory, driver_error};
+use super::blas::Blas;
+use super::stream::Stream;
+use super::words::Words;
+use super::{driver_error, pool};
 use crate::fatbin;
 
 /// Threads of a block: what the kernels are compiled for.
@@ -21,13 +24,13 @@ const PORTABLE_CLUSTER: usize = 8;
 const OLDEST: (i32, i32) = (7, 5);
 
 pub struct Cuda {
-    pub(super) stream: Arc<CudaStream>,
+    pub(super) stream: Arc<Stream>,
     pub(super) limits: CudaDevice,
+    pub(super) blas: Blas,
     context: Arc<CudaContext>,
     module: Arc<CudaModule>,
     functions: Mutex<HashMap<String, CudaFunction>>,
-    barriers: Mutex<Option<Arc<DeviceMemory>>>,
-    tickets: Mutex<Option<Arc<DeviceMemory>>>,
+    pub(super) words: Words,
 }
 
 /// Number of devices, or why CUDA cannot be used here.
@@ -49,7 +52,16 @@ pub fn probe() -> Result<usize> {
 }
 
 impl Cuda {
+    /// A device of its own; [`super::open`] gives the one that a process shares.
     pub fn open(ordinal: usize) -> Result<Self> {
+        // As in `probe`.
+        catch_unwind(|| Self::open_device(ordinal)).unwrap_or_else(|_| {
+            let message = "CUDA: the NVIDIA driver is too old: it lacks a function that is needed";
+            Err(Error::new(ErrorCode::CudaUnavailable, message))
+        })
+    }
+
+    fn open_device(ordinal: usize) -> Result<Self> {
         let count = probe()?;
         if ordinal >= count {
             let message = format!("device: expected cuda:0 to cuda:{}, got cuda:{ordinal}", count - 1);
@@ -64,8 +76,8 @@ impl Cuda {
         }
         // SAFETY: with one stream per device there is nothing for events to order.
         unsafe { context.disable_event_tracking() };
-        let stream = context.new_stream().map_err(driver_error("making a stream"))?;
-        keep_pool_memory(&context).map_err(driver_error("setting up the memory pool"))?;
+        let stream = Arc::new(Stream::new(&context).map_err(driver_error("making a stream"))?);
+        pool::keep_memory(&context).map_err(driver_error("setting up the memory pool"))?;
         let image = fatbin::kernels().map_err(|reason| Error::new(ErrorCode::CudaUnavailable, reason))?;
         let module = context.load_module(Ptx::from_binary(image.to_vec())).map_err(|error| {
             let message = format!(
@@ -77,16 +89,21 @@ impl Cuda {
         Ok(Self {
             stream,
             limits,
+            blas: Blas::default(),
             context,
             module,
             functions: Mutex::default(),
-            barriers: Mutex::default(),
-            tickets: Mutex::default(),
+            words: Words::default(),
         })
     }
 
     pub fn name(&self) -> Result<String> {
         self.context.name().map_err(driver_error("reading the device"))
+    }
+
+    /// The device's number.
+    pub fn ordinal(&self) -> usize {
+        self.context.ordinal()
     }
 
     /// What plans for this device must fit.
@@ -96,7 +113,7 @@ impl Cuda {
 
     /// Waits until everything launched so far is done, and reports what went wrong in it.
     pub fn synchronize(&self) -> Result<()> {
-        self.stream.synchronize().map_err(driver_error("waiting for the device"))
+        self.stream.synchronize()
     }
 
     /// The kernel of that name, allowed all the shared memory a block can have.
@@ -110,41 +127,6 @@ impl Cuda {
         function.set_attribute(most, self.limits.shared_per_block as i32).map_err(driver_error(name))?;
         functions.insert(name.into(), function.clone());
         Ok(function)
-    }
-
-    /// Words that hold zeros before their first use and are left ready for the next pass. Passes of one
-    /// stream take turns, so they share them.
-    pub(super) fn barriers(&self, words: usize) -> Result<Arc<DeviceMemory>> {
-        self.zeroed(&self.barriers, words)
-    }
-
-    /// The same for NeuNorm, whose words are all tickets.
-    pub(super) fn tickets(&self, words: usize) -> Result<Arc<DeviceMemory>> {
-        self.zeroed(&self.tickets, words)
-    }
-
-    fn zeroed(&self, place: &Mutex<Option<Arc<DeviceMemory>>>, words: usize) -> Result<Arc<DeviceMemory>> {
-        let mut held = place.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(memory) = held.as_ref()
-            && memory.bytes() >= 4 * words
-        {
-            return Ok(Arc::clone(memory));
-        }
-        let memory = Arc::new(DeviceMemory::zeroed(&self.stream, 4 * words.next_power_of_two())?);
-        *held = Some(Arc::clone(&memory));
-        Ok(memory)
-    }
-}
-
-/// Keeps freed memory in the driver's pool instead of returning it at every synchronisation.
-fn keep_pool_memory(context: &CudaContext) -> std::result::Result<(), cudarc::driver::DriverError> {
-    let mut keep = u64::MAX;
-    let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-    // SAFETY: the device is the context's, its default pool lives as long as the device, and the attribute
-    // takes a 64-bit number, which is read before the call returns.
-    unsafe {
-        let pool = result::device::get_default_mem_pool(context.cu_device())?;
-        sys::cuMemPoolSetAttribute(pool, threshold, (&raw mut keep).cast()).result()
     }
 }
 

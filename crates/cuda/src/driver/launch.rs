@@ -2,24 +2,29 @@
 
 use std::ffi::c_void;
 
+use bytemuck::NoUninit;
 use cudarc::driver::sys;
 use spikenorm_core::Result;
 
-use super::{Cuda, driver_error};
+use super::Cuda;
+use crate::kit::UnfoldParams;
 use crate::launches::Launch;
 use crate::params::{NeuNormParams, NormParams};
 
 /// A struct that a kernel takes by value, laid out as in kernels/params.h.
-pub(super) trait KernelParams: Copy {}
+pub(super) trait KernelParams: NoUninit {}
 impl KernelParams for NormParams {}
 impl KernelParams for NeuNormParams {}
+impl KernelParams for UnfoldParams {}
 
 impl Cuda {
     /// Puts `launch` on the stream. Its addresses must stay allocated until the stream has passed it, which
     /// memory freed on the same stream later does.
     pub(super) fn launch<P: KernelParams>(&self, launch: &Launch<P>) -> Result<()> {
         let function = self.function(&launch.kernel)?;
-        self.stream.context().bind_to_thread().map_err(driver_error("binding the context"))?;
+        // Addresses lie at multiples of eight.
+        let words = bytemuck::bytes_of(&launch.params).chunks_exact(8);
+        self.stream.uses(words.map(|word| u64::from_ne_bytes(word.try_into().unwrap_or_default())))?;
         let mut attributes = Vec::new();
         if launch.cluster > 1 {
             let mut value = sys::CUlaunchAttributeValue { pad: [0; 64] };
@@ -33,7 +38,7 @@ impl Cuda {
             value.cooperative = 1;
             attributes.push(attribute(sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE, value));
         }
-        let config = sys::CUlaunchConfig {
+        let mut config = sys::CUlaunchConfig {
             gridDimX: launch.blocks as u32,
             gridDimY: 1,
             gridDimZ: 1,
@@ -41,7 +46,7 @@ impl Cuda {
             blockDimY: 1,
             blockDimZ: 1,
             sharedMemBytes: launch.shared as u32,
-            hStream: self.stream.cu_stream(),
+            hStream: std::ptr::null_mut(),
             attrs: attributes.as_mut_ptr(),
             numAttrs: attributes.len() as u32,
         };
@@ -49,18 +54,18 @@ impl Cuda {
         let mut arguments: [*mut c_void; 1] = [(&raw mut params).cast()];
         // SAFETY: the kernel takes one argument, the struct of this name (asserted to have the same layout
         // on both sides), which is read before the call returns, as are the configuration and attributes.
-        // The addresses in it are of live memory of the sizes the plan asks for: norm.rs and neu_norm.rs
-        // allocate them on this stream.
-        unsafe {
+        // The addresses in it are of live memory of the sizes the plan asks for: norm.rs, neu_norm.rs
+        // and kit/ allocate them on this stream.
+        self.stream.submit(&launch.kernel, |raw| unsafe {
+            config.hStream = raw;
             sys::cuLaunchKernelEx(
                 &raw const config,
                 function.cu_function(),
                 arguments.as_mut_ptr(),
                 std::ptr::null_mut(),
             )
-        }
-        .result()
-        .map_err(driver_error(&launch.kernel))
+            .result()
+        })
     }
 }
 

@@ -1,52 +1,149 @@
-//! Device memory from the driver's stream-ordered pool.
+//! Device memory: who owns it, where it goes when it is dropped, and which address belongs to what.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use cudarc::driver::{CudaStream, result};
+use cudarc::driver::result;
 use spikenorm_core::{DType, Result, Tensor};
 
-use super::{Cuda, driver_error};
+use super::Cuda;
+use super::arena::Arena;
+use super::stream::{Kept, Stream};
 
-/// A block of one device's memory, freed in stream order when it is dropped.
-pub struct DeviceMemory {
-    address: u64,
-    bytes: usize,
-    stream: Arc<CudaStream>,
+/// Where a block came from, and so where it goes.
+pub(super) enum Source {
+    /// The driver's stream-ordered pool: freed in stream order.
+    Pool,
+    /// What a graph works in: given back for the rest of the capture, freed with the graph.
+    Arena(Arc<Arena>),
+    /// Somebody else's: let go when the stream has passed its last use.
+    External(Option<Kept>),
 }
 
+/// Bytes on a device that go together. Graphs that use them hold on to them beside the tensors.
+pub(super) struct Block {
+    pub(super) address: u64,
+    pub(super) bytes: usize,
+    pub(super) stream: Arc<Stream>,
+    pub(super) source: Source,
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.stream.blocks.remove(self);
+        match &mut self.source {
+            Source::Pool => self.stream.free(self.address),
+            Source::Arena(arena) => arena.give_back(self.address, self.bytes),
+            // Where the event cannot be recorded the context is gone, and nothing runs in it.
+            Source::External(kept) => drop(kept.take().map(|kept| self.stream.retire(kept))),
+        }
+    }
+}
+
+/// A block of one device's memory, freed in stream order when it is dropped.
+pub struct DeviceMemory(Arc<Block>);
+
 impl DeviceMemory {
-    pub(super) fn new(stream: &Arc<CudaStream>, bytes: usize) -> Result<Self> {
-        stream.context().bind_to_thread().map_err(driver_error("binding the context"))?;
-        // SAFETY: the stream is alive and its context is bound. Tensors may be empty, allocations may not.
-        let address = unsafe { result::malloc_async(stream.cu_stream(), bytes.max(1)) }
-            .map_err(driver_error("allocating memory"))?;
-        Ok(Self { address, bytes, stream: Arc::clone(stream) })
+    pub(super) fn new(stream: &Arc<Stream>, bytes: usize) -> Result<Self> {
+        // Tensors may be empty, allocations may not.
+        let size = bytes.max(1);
+        let (address, source) = match stream.capturing()? {
+            Some(capture) => (capture.arena.take(size)?, Source::Arena(Arc::clone(&capture.arena))),
+            None => (stream.allocate(size)?, Source::Pool),
+        };
+        Ok(Self::of(stream, address, bytes, source))
     }
 
-    pub(super) fn zeroed(stream: &Arc<CudaStream>, bytes: usize) -> Result<Self> {
+    pub(super) fn of(stream: &Arc<Stream>, address: u64, bytes: usize, source: Source) -> Self {
+        let block = Arc::new(Block { address, bytes, stream: Arc::clone(stream), source });
+        stream.blocks.add(&block);
+        Self(block)
+    }
+
+    pub(super) fn zeroed(stream: &Arc<Stream>, bytes: usize) -> Result<Self> {
         let memory = Self::new(stream, bytes)?;
-        // SAFETY: the memory has just been allocated with that many bytes on this stream.
-        unsafe { result::memset_d8_async(memory.address, 0, bytes, stream.cu_stream()) }
-            .map_err(driver_error("clearing memory"))?;
+        if bytes > 0 {
+            let address = memory.address();
+            stream.submit("clearing memory", |raw| {
+                // SAFETY: the memory has just been allocated with that many bytes on this stream.
+                unsafe { result::memset_d8_async(address, 0, bytes, raw) }
+            })?;
+        }
         Ok(memory)
     }
 
     pub fn address(&self) -> u64 {
-        self.address
+        self.0.address
     }
 
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.0.bytes
+    }
+
+    /// The device it is on.
+    pub fn ordinal(&self) -> usize {
+        self.0.stream.ordinal()
+    }
+
+    pub(super) fn stream(&self) -> &Arc<Stream> {
+        &self.0.stream
     }
 }
 
-impl Drop for DeviceMemory {
-    fn drop(&mut self) {
-        if self.stream.context().bind_to_thread().is_ok() {
-            // SAFETY: allocated on this stream, and the last owner is going. A failure means that the context
-            // is gone, and the memory with it.
-            let _ = unsafe { result::free_async(self.address, self.stream.cu_stream()) };
-        }
+#[derive(Default)]
+struct Registry {
+    blocks: BTreeMap<u64, Weak<Block>>,
+    allocated: usize,
+    peak: usize,
+}
+
+/// Every block of a device by its address.
+#[derive(Default)]
+pub(super) struct Blocks(Mutex<Registry>);
+
+impl Blocks {
+    fn with<R>(&self, work: impl FnOnce(&mut Registry) -> R) -> R {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&self, block: &Arc<Block>) {
+        self.with(|registry| {
+            registry.blocks.insert(block.address, Arc::downgrade(block));
+            if !matches!(block.source, Source::External(_)) {
+                registry.allocated += block.bytes;
+                registry.peak = registry.peak.max(registry.allocated);
+            }
+        });
+    }
+
+    fn remove(&self, block: &Block) {
+        self.with(|registry| {
+            // Another tensor may lie over the same external memory.
+            if registry.blocks.get(&block.address).is_some_and(|held| std::ptr::eq(held.as_ptr(), block)) {
+                registry.blocks.remove(&block.address);
+            }
+            if !matches!(block.source, Source::External(_)) {
+                registry.allocated -= block.bytes;
+            }
+        });
+    }
+
+    /// The block that holds an address.
+    pub(super) fn find(&self, address: u64) -> Option<Arc<Block>> {
+        let found = self.with(|registry| {
+            registry.blocks.range(..=address).next_back().and_then(|(_, block)| block.upgrade())
+        })?;
+        // A block that is not the one looked for may be dropped here, so not under the lock.
+        (address - found.address < found.bytes as u64).then_some(found)
+    }
+
+    /// Bytes in use now, and the most at any time.
+    pub(super) fn usage(&self) -> (usize, usize) {
+        self.with(|registry| (registry.allocated, registry.peak))
+    }
+
+    pub(super) fn reset_peak(&self) {
+        self.with(|registry| registry.peak = registry.allocated);
     }
 }
 
@@ -56,46 +153,11 @@ impl Cuda {
         let count: usize = shape.iter().product();
         Ok(Tensor::new(DeviceMemory::new(&self.stream, count * dtype.size())?, shape, dtype))
     }
-
-    /// New tensor from the host's bytes.
-    pub fn upload(&self, bytes: &[u8], shape: &[usize], dtype: DType) -> Result<Tensor<DeviceMemory>> {
-        let tensor = self.empty(shape, dtype)?;
-        debug_assert_eq!(tensor.bytes(), bytes.len());
-        if !bytes.is_empty() {
-            // SAFETY: the tensor has as many bytes, and `bytes` outlives the wait below.
-            unsafe { result::memcpy_htod_async(tensor.memory.address, bytes, self.stream.cu_stream()) }
-                .map_err(driver_error("copying to the device"))?;
-            self.synchronize()?;
-        }
-        Ok(tensor)
-    }
-
-    /// Copies the values out.
-    pub fn download(&self, x: &Tensor<DeviceMemory>) -> Result<Vec<u8>> {
-        let mut bytes = vec![0u8; x.bytes()];
-        if !bytes.is_empty() {
-            self.stream.context().bind_to_thread().map_err(driver_error("binding the context"))?;
-            // SAFETY: the tensor's values lie within its memory, and `bytes` outlives the wait below.
-            unsafe { result::memcpy_dtoh_async(&mut bytes, address(x), self.stream.cu_stream()) }
-                .map_err(driver_error("copying from the device"))?;
-            self.synchronize()?;
-        }
-        Ok(bytes)
-    }
-
-    /// A tensor of its own with the same values.
-    pub(super) fn duplicate(&self, x: &Tensor<DeviceMemory>) -> Result<Tensor<DeviceMemory>> {
-        let copy = self.empty(&x.shape, x.dtype)?;
-        // SAFETY: both tensors have that many bytes within their memory and do not overlap.
-        unsafe { result::memcpy_dtod_async(address(&copy), address(x), x.bytes(), self.stream.cu_stream()) }
-            .map_err(driver_error("copying on the device"))?;
-        Ok(copy)
-    }
 }
 
 /// Where a tensor's first element lies.
 pub(super) fn address(x: &Tensor<DeviceMemory>) -> u64 {
-    x.memory.address + (x.offset * x.dtype.size()) as u64
+    x.memory.address() + (x.offset * x.dtype.size()) as u64
 }
 
 /// The same for one that may be absent.

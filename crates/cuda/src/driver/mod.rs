@@ -4,14 +4,30 @@
 //! it says which. A device has one stream; memory comes from the driver's stream-ordered pool, so that
 //! freeing a tensor needs no synchronisation and a step can be captured in a CUDA graph.
 
+mod arena;
+mod backend;
+mod blas;
+mod capture;
 mod device;
+mod devices;
+mod event;
+mod external;
+mod kit;
 mod launch;
 mod memory;
 mod neu_norm;
 mod norm;
+mod pool;
+mod stream;
+mod transfer;
+mod words;
 
+pub use capture::Graph;
 pub use device::{Cuda, probe};
+pub use devices::{DeviceInfo, devices, open};
+pub use event::Event;
 pub use memory::DeviceMemory;
+pub use pool::MemoryStats;
 
 use cudarc::driver::{DriverError, sys::CUresult};
 use spikenorm_core::{Error, ErrorCode};
@@ -23,6 +39,28 @@ fn driver_error(what: &str) -> impl FnOnce(DriverError) -> Error + '_ {
             CUresult::CUDA_ERROR_OUT_OF_MEMORY => ErrorCode::OutOfMemory,
             _ => ErrorCode::Cuda,
         };
-        Error::new(code, format!("CUDA: {what}: {error}"))
+        let remedy = if is_fatal(error.0) {
+            "; something launched earlier went wrong and the device is lost to this process: start the process again"
+        } else {
+            ""
+        };
+        Error::new(code, format!("CUDA: {what}: {error}{remedy}"))
     }
+}
+
+/// Errors after which every call of the context fails.
+fn is_fatal(code: CUresult) -> bool {
+    matches!(
+        code,
+        CUresult::CUDA_ERROR_ECC_UNCORRECTABLE
+            | CUresult::CUDA_ERROR_ILLEGAL_ADDRESS
+            | CUresult::CUDA_ERROR_LAUNCH_TIMEOUT
+            | CUresult::CUDA_ERROR_ASSERT
+            | CUresult::CUDA_ERROR_HARDWARE_STACK_ERROR
+            | CUresult::CUDA_ERROR_ILLEGAL_INSTRUCTION
+            | CUresult::CUDA_ERROR_MISALIGNED_ADDRESS
+            | CUresult::CUDA_ERROR_INVALID_ADDRESS_SPACE
+            | CUresult::CUDA_ERROR_INVALID_PC
+            | CUresult::CUDA_ERROR_LAUNCH_FAILED
+    )
 }

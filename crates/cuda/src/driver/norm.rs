@@ -5,7 +5,7 @@ use std::sync::Arc;
 use spikenorm_core::norm::{
     CudaPass, CudaPlan, Layout, NormForward, NormGrads, NormOutput, NormSaved, NormSpec, Statistics,
 };
-use spikenorm_core::{DType, Result, Tensor};
+use spikenorm_core::{Result, Tensor};
 
 use super::memory::{address, address_of, alignment};
 use super::{Cuda, DeviceMemory};
@@ -63,19 +63,13 @@ impl Cuda {
             statistics: address(&statistics),
             ..scratch.addresses(NormParams::new(spec, &plan, batch_statistics))
         };
-        let mut factors = None;
         match &call.statistics {
             Statistics::Batch(None) => {}
             Statistics::Batch(Some(update)) => {
                 params.running_mean = address(update.mean);
                 params.running_var = address(update.var);
-                params.factor = update.factors.first().copied().unwrap_or(0.0);
-                if update.factors.iter().any(|&factor| factor != params.factor) {
-                    let bytes = bytemuck::cast_slice(update.factors);
-                    let tensor = self.upload(bytes, &[update.factors.len()], DType::F64)?;
-                    params.factors = address(&tensor);
-                    factors = Some(tensor);
-                }
+                params.counters = address(update.counters);
+                params.momentum = update.momentum.unwrap_or(f64::NAN);
             }
             Statistics::Running { mean, var } => {
                 params.running_mean = address(mean);
@@ -86,7 +80,7 @@ impl Cuda {
         let saved =
             if call.record { Some(self.save(call, statistics.clone(), batch_statistics)?) } else { None };
         norm_launches(&plan, &params).iter().try_for_each(|launch| self.launch(launch))?;
-        drop((scratch, factors, statistics));
+        drop((scratch, statistics));
         Ok(NormOutput { y, saved })
     }
 

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::kit_mutations::{KIT_FILES, KIT_MUTATIONS};
 use crate::mutations::{MUTATIONS, Mutation};
 use crate::support::emulator::{Build, LIBRARY_VARIABLE, build, crate_folder, emulator};
 
@@ -57,10 +58,10 @@ fn sanitizers_find_nothing() {
     let runtime = String::from_utf8(runtime).unwrap();
     // The runtime must come before the C library; the processes started here leak on purpose.
     let environment = [("LD_PRELOAD", runtime.trim()), ("ASAN_OPTIONS", "detect_leaks=0")];
-    let filters = ["random_shapes", "recurrence", "any_element", "several_launches"];
+    let filters = ["random_shapes", "recurrence", "any_element", "several_launches", "odd_sizes"];
     let output = tests_on(&library, &filters).envs(environment).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("test result: ok. 4 passed"), "{text}");
+    assert!(output.status.success() && text.contains("test result: ok. 12 passed"), "{text}");
 }
 
 /// A copy of the kernels with one place changed.
@@ -90,8 +91,11 @@ fn planted_bugs_are_caught() {
     let mut missed = Vec::new();
     // Part of a name, to plant only some.
     let wanted = std::env::var("SPIKENORM_MUTATION").unwrap_or_default();
-    for (number, mutation) in
-        MUTATIONS.iter().enumerate().filter(|(_, mutation)| mutation.name.contains(&wanted))
+    for (number, mutation) in MUTATIONS
+        .iter()
+        .chain(KIT_MUTATIONS)
+        .enumerate()
+        .filter(|(_, mutation)| mutation.name.contains(&wanted))
     {
         let library =
             match build(&mutated(mutation, number), &["-w", "-Wno-error"], &format!("mutant-{number}")) {
@@ -99,7 +103,9 @@ fn planted_bugs_are_caught() {
                 Err(Build::NoCompiler) => panic!("no C++ compiler"),
                 Err(Build::Failed(message)) => panic!("{} does not compile: {message}", mutation.name),
             };
-        let caught = !passes(tests_on(&library, &["norm::", "neu_norm::"]));
+        let cases: &[&str] =
+            if KIT_FILES.contains(&mutation.file) { &["::kit_"] } else { &["norm::", "neu_norm::"] };
+        let caught = !passes(tests_on(&library, cases));
         println!("{} {}", if caught { "caught" } else { "MISSED" }, mutation.name);
         if caught != mutation.caught {
             missed.push(mutation.name);

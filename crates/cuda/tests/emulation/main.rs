@@ -6,6 +6,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod harness;
+mod kit_elementwise;
+mod kit_loss;
+mod kit_mutations;
+mod kit_neuron;
+mod kit_optim;
+mod kit_pool;
 mod mutations;
 mod neu_norm;
 mod norm;

@@ -10,7 +10,7 @@ pub struct Mutation {
     pub caught: bool,
 }
 
-const fn plant(
+pub const fn plant(
     name: &'static str,
     file: &'static str,
     find: &'static str,
@@ -52,12 +52,20 @@ pub const MUTATIONS: &[Mutation] = &[
     plant("forward: no wait for the copies of the second sweep", FORWARD, "copy_wait();", 1, ""),
     plant("forward: every member moves the running statistics", FORWARD, "b.member == 0,", 0, "true,"),
     plant(
-        "forward: the second pass corrects no mean",
+        "forward: every block counts the batch",
         FORWARD,
-        "centre[cell].low + shift;",
+        "!is_last_block(p.barriers, blocks, flag)",
         0,
-        "centre[cell].low;",
+        "blocks == 0 || flag == nullptr",
     ),
+    plant(
+        "forward: the batch is counted one block early",
+        FORWARD,
+        "blocks, flag)) return;",
+        0,
+        "blocks - (blocks > 1), flag)) return;",
+    ),
+    plant("forward: the second pass corrects no mean", FORWARD, "- pivots[c]) + shift;", 0, "- pivots[c]);"),
     plant(
         "forward: the low part of the mean is dropped",
         FORWARD,

@@ -21,7 +21,8 @@ impl Buffer {
                 DType::F32 => bytes.extend((value as f32).to_le_bytes()),
                 DType::F16 => bytes.extend(f16::from_f64(value).to_le_bytes()),
                 DType::BF16 => bytes.extend(bf16::from_f64(value).to_le_bytes()),
-                other => panic!("no buffers of {}", other.name()),
+                DType::U8 => bytes.push(value as u8),
+                DType::I64 => bytes.extend((value as i64).to_le_bytes()),
             }
         }
         let buffer = Self { bytes, offset, dtype };
@@ -32,9 +33,10 @@ impl Buffer {
         buffer
     }
 
-    /// NaN everywhere, so that what a kernel forgets to write shows.
+    /// NaN everywhere, or a number that no case has, so that what a kernel forgets to write shows.
     pub fn poisoned(len: usize, dtype: DType, offset: usize) -> Self {
-        Self::new(&vec![f64::NAN; len], dtype, offset)
+        let poison = if dtype.is_float() { f64::NAN } else { 171.0 };
+        Self::new(&vec![poison; len], dtype, offset)
     }
 
     pub fn from_bytes(bytes: Vec<u8>, dtype: DType) -> Self {
@@ -59,7 +61,9 @@ impl Buffer {
             DType::F64 => chunks.map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
             DType::F32 => chunks.map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
             DType::F16 => chunks.map(|b| f16::from_le_bytes(b.try_into().unwrap()).to_f64()).collect(),
-            _ => chunks.map(|b| bf16::from_le_bytes(b.try_into().unwrap()).to_f64()).collect(),
+            DType::BF16 => chunks.map(|b| bf16::from_le_bytes(b.try_into().unwrap()).to_f64()).collect(),
+            DType::U8 => chunks.map(|b| b[0].into()).collect(),
+            DType::I64 => chunks.map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
         }
     }
 }

@@ -162,6 +162,7 @@ fn fingerprint(folders: &[&Path], flags: &[&str]) -> u64 {
     for folder in folders {
         let mut files: Vec<_> =
             std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.retain(|path| path.is_file());
         files.sort();
         for file in files {
             eat(file.file_name().unwrap().as_encoded_bytes());

@@ -4,6 +4,7 @@
 pub mod buffer;
 pub mod case;
 pub mod emulator;
+pub mod kit;
 pub mod neu_norm;
 pub mod norm;
 pub mod reference;

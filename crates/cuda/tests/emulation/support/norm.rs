@@ -71,7 +71,8 @@ impl<'a> NormCase<'a> {
             let statistics = Buffer::poisoned(3 * rows_c, p, 0);
             let running_mean = Buffer::new(&self.inputs.running_mean, p, 0);
             let running_var = Buffer::new(&self.inputs.running_var, p, 0);
-            let factors = Buffer::new(&self.inputs.factors, DType::F64, 0);
+            let counters =
+                Buffer::from_bytes(bytemuck::cast_slice(&self.inputs.counters).to_vec(), DType::I64);
             let params = NormParams {
                 x: x.address(),
                 out: y.address(),
@@ -81,11 +82,12 @@ impl<'a> NormCase<'a> {
                 statistics: statistics.address(),
                 running_mean: running_mean.address(),
                 running_var: running_var.address(),
-                factors: factors.address(),
+                counters: counters.address(),
+                momentum: self.inputs.momentum.unwrap_or(f64::NAN),
                 ..work.addresses(NormParams::new(&self.spec, plan, true))
             };
             run(emulator, plan, &params, schedule)?;
-            let outputs = [&y, &statistics, &running_mean, &running_var];
+            let outputs = [&y, &statistics, &running_mean, &running_var, &counters];
             same_bits(&mut first, &outputs, schedule)?;
             if schedule == 0 {
                 compare("y", &self.read(&y), &e.y, self.case.dtype, 0.0)?;
@@ -95,6 +97,10 @@ impl<'a> NormCase<'a> {
                 compare("inverse", &found[2 * rows_c..], &e.inverse, p, 0.0)?;
                 compare("running_mean", &running_mean.values(), &e.running_mean, p, 0.0)?;
                 compare("running_var", &running_var.values(), &e.running_var, p, 0.0)?;
+                let counted: Vec<i64> = self.inputs.counters.iter().map(|count| count + 1).collect();
+                if bytemuck::cast_slice::<_, u8>(&counted) != counters.bits() {
+                    return Err(format!("num_batches_tracked: not {counted:?}"));
+                }
             }
         }
         Ok(())
@@ -289,7 +295,8 @@ fn inputs(case: &Case, spec: &NormSpec, random: &mut Random) -> Inputs {
         scale: spec.time_scale.then(|| rounded(&random.normals(t, 1.0, 0.25), p)),
         running_mean: rounded(&random.normals(rows(spec.statistics), 0.2, 0.3), p),
         running_var: rounded(&(0..rows(spec.statistics)).map(|_| 0.5 + random.unit()).collect::<Vec<_>>(), p),
-        factors: (0..spec.statistics.count(t)).map(|row| 0.1 + 0.05 * row as f64).collect(),
+        counters: (0..spec.statistics.count(t) as i64).map(|row| 1 + 2 * row).collect(),
+        momentum: (random.unit() < 0.5).then_some(0.3),
         x: rounded(&x, case.dtype),
     }
 }

@@ -13,7 +13,9 @@ pub struct Inputs {
     pub scale: Option<Vec<f64>>,
     pub running_mean: Vec<f64>,
     pub running_var: Vec<f64>,
-    pub factors: Vec<f64>,
+    /// num_batches_tracked before the forward, per statistics row.
+    pub counters: Vec<i64>,
+    pub momentum: Option<f64>,
 }
 
 #[derive(Default)]
@@ -79,7 +81,7 @@ pub fn norm(spec: &NormSpec, grid: Grid, inputs: &Inputs, batch_statistics: bool
             out.mean_low[at] = (origin - out.mean[at]) + shift;
             out.inverse[at] = inverse;
             if batch_statistics {
-                let f = inputs.factors[r];
+                let f = inputs.momentum.unwrap_or(1.0 / (inputs.counters[r] + 1) as f64);
                 let unbiased = var * count / (count - 1.0);
                 out.running_mean[at] = (1.0 - f) * inputs.running_mean[at] + f * (origin + shift);
                 out.running_var[at] = (1.0 - f) * inputs.running_var[at] + f * unbiased;

@@ -1,0 +1,106 @@
+/** CUDA devices, named as in `torch.cuda`. */
+import type { Device } from './device.js'
+import { parseDevice } from './device.js'
+import { Handle } from './handle.js'
+import { native } from './native.js'
+
+/** What a CUDA device is. */
+export interface CudaDevice {
+  index: number
+  name: string
+  /** Total memory, bytes. */
+  memory: number
+  /** Major and minor compute capability. */
+  computeCapability: [number, number]
+}
+
+/** A mark on a device's stream, to time what lies between two of them, as `torch.cuda.Event(enable_timing=True)`. */
+class Event extends Handle {
+  constructor(device: Device = 'cuda') {
+    super(native.cudaEvent(parseDevice(device)))
+  }
+
+  /** Marks the end of what has been launched so far. */
+  record(): void {
+    native.cudaEventRecord(this.id)
+  }
+
+  /** Waits until the device has come to the mark. */
+  synchronize(): void {
+    native.cudaEventSynchronize(this.id)
+  }
+
+  /** Milliseconds on the device from this mark to `end`, which is waited for. */
+  elapsedTime(end: Event): number {
+    return native.cudaEventElapsed(this.id, end.id)
+  }
+}
+
+/** Work that was captured once and is launched again as a whole. */
+export class CudaGraph<T = unknown> extends Handle {
+  /** What the captured function returned. Its tensors hold the values of the latest replay, none before the first. */
+  readonly result: T
+
+  /** @internal */
+  constructor(id: number, result: T) {
+    super(id)
+    this.result = result
+  }
+
+  /** Launches the captured work; returns at once. */
+  replay(): void {
+    native.cudaGraphReplay(this.id)
+  }
+}
+
+export const cuda = {
+  Event,
+
+  /** Whether `device: 'cuda'` can be used. Never throws. */
+  isAvailable(): boolean {
+    return cuda.unavailableReason() === null
+  },
+
+  /** Why it cannot, or `null`. */
+  unavailableReason(): string | null {
+    return native.cudaUnavailableReason() ?? null
+  },
+
+  /** The CUDA devices found; empty without CUDA. */
+  devices(): CudaDevice[] {
+    return native.cudaDevices().map((device) => ({
+      ...device,
+      computeCapability: device.computeCapability as [number, number],
+    }))
+  },
+
+  /** Waits until a device has done everything launched so far. Throws `ERR_CUDA` for what went wrong in it. */
+  synchronize(device: Device = 'cuda'): void {
+    native.cudaSynchronize(device)
+  },
+
+  /**
+   * Captures the launches of `fn` on a device, such as a training step, without running them; each `replay()` runs them
+   * all with one call. The work uses the same memory every time: write new inputs into the same tensors with `copy_`, and
+   * keep those tensors. Numbers are captured as they are (learning rates, BNTT's step index: `reset()` inside `fn`),
+   * counters on the device go on. Run the step once or twice before capturing it. Values cannot be read or uploaded inside
+   * `fn` (`ERR_CUDA`).
+   */
+  graph<T>(fn: () => T, { device = 'cuda' }: { device?: Device } = {}): CudaGraph<T> {
+    const name = parseDevice(device)
+    native.cudaBeginCapture(name)
+    let result: T
+    try {
+      result = fn()
+    } catch (thrown) {
+      native.cudaCancelCapture(name)
+      throw thrown
+    }
+    return new CudaGraph(native.cudaEndCapture(name), result)
+  },
+
+  /** The CUstream handle of the stream that everything on a device goes through, for other native addons. */
+  stream(device: Device = 'cuda'): bigint {
+    return native.cudaStream(parseDevice(device))
+  },
+}
