@@ -86,7 +86,7 @@ cd "$tree" || exit 1
 SPIKENORM_COMMIT=$(cat COMMIT)
 export SPIKENORM_COMMIT
 node=$tree/bin/node
-chmod +x bin/*
+chmod +x bin/node bin/device-tests/*
 
 reason=$("$node" --input-type=module -e "
 import { cuda } from 'spikenorm'
@@ -137,21 +137,34 @@ part_golden() {
   note golden "$status" $((SECONDS - started)) "$counted"
 }
 
+# All of the launcher's tests, under a tool or none. device_tests SECONDS LOG [TOOL…]
+device_tests() {
+  local until=$((SECONDS + $1)) log=$2 status=0 worst=0 tests
+  shift 2
+  for tests in bin/device-tests/*; do
+    limited $((until > SECONDS ? until - SECONDS : 1)) "$log" "$@" "$tests" --test-threads=1 --nocapture
+    status=$?
+    ((status > worst)) && worst=$status
+  done
+  return "$worst"
+}
+
 part_device() {
   begin 'tests of the launcher'
   local log=$out/device.log
   : >"$log"
-  limited "$seconds" "$log" bin/device-tests --test-threads=1 --nocapture
+  device_tests "$seconds" "$log"
   local status=$?
-  tail -4 "$log"
+  grep -E '^(test result|test .*FAILED|SKIPPED)' "$log"
   # The tests skip where they find no device, which here would be a failure in disguise.
-  grep -q '^SKIPPED' "$log" && status='skipped by the tests'
-  note device "$status" $((SECONDS - started)) "$(grep -E '^test result' "$log" | tail -1)"
+  grep -q '^SKIPPED' "$log" && status='the tests skipped themselves'
+  note device "$status" $((SECONDS - started)) "$(passed "$log")"
 }
 
+passed() { grep -Eo '[0-9]+ passed; [0-9]+ failed' "$1" | awk '{ p += $1; f += $3 } END { print p + 0 " passed, " f + 0 " failed" }'; }
+
 part_sanitizer() {
-  local log=$out/sanitizer.log tool status sanitizer
-  : >"$log"
+  local log tool status sanitizer
   sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | tail -1)
   for tool in memcheck racecheck synccheck initcheck; do
     begin "$tool"
@@ -160,35 +173,51 @@ part_sanitizer() {
       note "sanitizer $tool" skipped 0 'compute-sanitizer is not on this machine'
       continue
     fi
-    say "== $tool" >>"$log"
-    limited $((seconds / 4 + 1)) "$log" "$sanitizer" --tool "$tool" --error-exitcode 9 bin/device-tests --test-threads=1
+    log=$tree/$tool.log
+    device_tests $((seconds / 4 + 1)) "$log" "$sanitizer" --tool "$tool" --error-exitcode 9
     status=$?
-    grep 'ERROR SUMMARY' "$log" | tail -1
-    note "sanitizer $tool" "$status" $((SECONDS - started)) "$(grep -E 'ERROR SUMMARY|SUMMARY:' "$log" | tail -1)"
+    { say "== $tool"; cat "$log"; } >>"$out/sanitizer.log"
+    grep 'SUMMARY' "$log"
+    note "sanitizer $tool" "$status" $((SECONDS - started)) "$(passed "$log")"
   done
 }
 
+# benchmark NAME SHARE OPTIONS…: a run with a share (in percent) of the time. It stops by itself and writes what it has; the
+# limit is for what hangs.
+benchmark() {
+  local name=$1 share=$2 log=$out/bench.log status
+  shift 2
+  begin "$name"
+  local allowed
+  allowed=$(awk -v m="$minutes" -v s="$share" 'BEGIN { printf "%.2f", m * s / 100 }')
+  : >"$tree/run.log"
+  # shellcheck disable=SC2086
+  limited $((seconds * share / 100 + 60)) "$tree/run.log" "$node" bench/main.js --device "$device" --python "$python" \
+    --minutes "$allowed" --json "$out/$name.json" "$@" $quick $bench_args
+  status=$?
+  { say "== $name"; cat "$tree/run.log"; } >>"$log"
+  tail -15 "$tree/run.log"
+  note "$name" "$status" $((SECONDS - started)) "$(grep -c '^not measured' "$tree/run.log") cases not measured"
+}
+
 part_bench() {
-  begin 'benchmark'
-  local log=$out/bench.log peers=none
-  : >"$log"
+  local peers=none
+  : >"$out/bench.log"
   export PYTHONPATH=$tree/site${PYTHONPATH:+:$PYTHONPATH}
   if "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
-    peers=torch
+    peers=pytorch,cudnn,channels-last,spikingjelly
   else
     say "$python has no PyTorch with a GPU: no peers"
   fi
-  # The benchmark stops by itself and writes what it has; the limit is for what hangs.
-  # shellcheck disable=SC2086
-  limited $((seconds + 60)) "$log" "$node" bench/main.js --device "$device" --peers $peers --python "$python" \
-    --minutes "$minutes" --json "$out/bench.json" --plot "$out/bench.svg" $quick $bench_args
-  local status=$?
-  tail -40 "$log"
-  note bench "$status" $((SECONDS - started)) "peers: $peers"
+  benchmark bench 60 --dtype float32,float16 --seconds 0.5 --peers "$peers"
+  benchmark bench-suites 20 --suite scaling,training --seconds 0.5 --peers "${peers/#pytorch*/torch}"
+  # It compiles for seconds for each shape, so it gets few.
+  [[ $peers == none ]] || benchmark bench-compile 20 --dtype float16 --cache cold --seconds 0.5 --peers compile,spikingjelly \
+    --shape 4,32,64,56x56 --shape 4,32,256,14x14 --shape 4,128,512,4x4
 }
 
 for part in golden device sanitizer bench; do
-  [[ ,$only, == *,$part,* ]] && "part_$part"
+  if [[ ,$only, == *,$part,* ]]; then "part_$part"; fi
 done
 
 {

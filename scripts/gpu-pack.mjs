@@ -68,16 +68,17 @@ function options() {
   }
 }
 
-/** The compiled crates/cuda/tests/device.rs. */
+/** The compiled tests of crates/cuda that need a device, by name. */
 function buildDeviceTests() {
-  const args = ['test', '-p', 'spikenorm-cuda', '--test', 'device', '--no-run', '--message-format=json']
+  const args = ['test', '-p', 'spikenorm-cuda', '--test', 'device*', '--no-run', '--message-format=json']
   const messages = run('cargo', args, { stdio: ['ignore', 'pipe', 'inherit'] })
-  const artefacts = messages
+  const built = messages
     .split('\n')
     .filter((line) => line.startsWith('{'))
     .map((line) => JSON.parse(line))
-  const built = artefacts.find(({ target, executable }) => target?.name === 'device' && executable)
-  return built?.executable ?? fail('cargo built no test binary named device')
+    .filter(({ target, executable }) => target?.kind?.includes('test') && executable)
+  if (built.length === 0) fail('cargo built no tests named device*')
+  return built.map(({ target, executable }) => ({ name: target.name, executable }))
 }
 
 /** Translates every .ts below a folder; copies everything else. */
@@ -163,9 +164,13 @@ async function main() {
   for (const folder of ['src', 'test', 'bench', 'examples']) await translate(folder)
   await packTests()
   packNode(given.node ?? process.execPath)
-  copyFileSync(deviceTests, join(TREE, 'bin', 'device-tests'))
-  // Debug symbols are most of it, and compute-sanitizer names kernels without them.
-  spawnSync('strip', ['--strip-debug', join(TREE, 'bin', 'device-tests')])
+  mkdirSync(join(TREE, 'bin', 'device-tests'))
+  for (const { name, executable } of deviceTests) {
+    const target = join(TREE, 'bin', 'device-tests', name)
+    copyFileSync(executable, target)
+    // Debug symbols are most of it, and compute-sanitizer names kernels without them.
+    spawnSync('strip', ['--strip-debug', target])
+  }
   packPython(given.python ?? 'python3')
   copyFileSync(join(ROOT, 'scripts', 'gpu-check.sh'), join(TARGET, 'gpu-check.sh'))
   run('tar', ['-C', TREE, '-cJf', ARCHIVE, '.'], { env: { ...process.env, XZ_OPT: '-6 -T0' } })

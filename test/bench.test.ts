@@ -1,8 +1,10 @@
 // What of the benchmark is no measurement: formulas, options, statistics, comparison, plot, the README's table.
 
+import { cuda } from 'spikenorm'
 import { describe, expect, it } from 'vitest'
 import { LAYERS, passBytes } from '../bench/cases/layers.js'
 import { bytesOf, parseShape, shapesOf } from '../bench/cases/shapes.js'
+import { CopyOnCuda, LAUNCHES, NativeOnCuda } from '../bench/measure/cuda.js'
 import { alternate, type Contestant } from '../bench/measure/rounds.js'
 import { setCount } from '../bench/measure/sets.js'
 import { gigabytesPerSecond, quantile, summarise } from '../bench/measure/statistics.js'
@@ -266,4 +268,24 @@ describe('the summary in the README', () => {
     expect(replaceSummary('a\n\n## Status\n', 'TABLE')).toBe('a\n\n## Speed\n\nTABLE\n\n## Status\n')
     expect(() => replaceSummary('nothing', '')).toThrow(/neither/)
   })
+})
+
+describe('contestants on CUDA', () => {
+  const shape = parseShape('2,2,8')
+  const options = { dtype: 'float32', device: 'cuda' } as const
+
+  for (const launch of LAUNCHES) {
+    it.skipIf(!cuda.isAvailable())(`a round by ${launch} has a time for each direction`, () => {
+      const ours = new NativeOnCuda(launch, 'bntt', shape, options, 2)
+      const copy = new CopyOnCuda(launch, shape, options, 2)
+      for (let round = 0; round < 3; round++) {
+        const { forward, backward } = ours.round()
+        expect(forward).toHaveLength(1)
+        expect(backward).toHaveLength(1)
+        expect(Math.min(...forward, ...backward, ...copy.round().forward)).toBeGreaterThan(0)
+      }
+      ours.dispose()
+      copy.dispose()
+    })
+  }
 })

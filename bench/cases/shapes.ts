@@ -41,7 +41,8 @@ export function parseShape(text: string): Shape {
 
 export function shapesOf(device: string, quick: boolean): Shape[] {
   if (quick) return QUICK.map(parseShape)
-  return (device === 'cpu' ? COMMON : [...COMMON, ...LARGE]).map(parseShape)
+  // On a GPU the large ones first: they say most where time is short.
+  return (device === 'cpu' ? COMMON : [...LARGE, ...COMMON]).map(parseShape)
 }
 
 export const sizeOf = (dims: readonly number[]) => dims.reduce((product, extent) => product * extent, 1)

@@ -9,111 +9,93 @@ import { COPY } from './copy-team.js'
 import { type BufferSet, createSets, disposeSets, OURS, prepareRound } from './native.js'
 import type { Contestant, Round } from './rounds.js'
 
-interface Event {
-  record(): void
-  /** Milliseconds from this event to `end`. */
-  elapsedTime(end: Event): number
-}
-
-/** Of `cuda`, what is used here. */
-interface CudaTiming {
-  Event: new () => Event
-  synchronize(): void
-  graph(body: () => void): { replay(): void }
-}
-
-const timing = cuda as unknown as CudaTiming
-
-/** µs on the device, from before the first of what `body` launches to after the last. */
-export function timedByEvents(body: () => void): number {
-  const start = new timing.Event()
-  const end = new timing.Event()
-  start.record()
-  body()
-  end.record()
-  timing.synchronize()
-  return start.elapsedTime(end) * 1000
-}
-
 /** How passes reach the device: captured once and replayed, or launched anew each time. */
 export const LAUNCHES = ['graph', 'eager'] as const
 export type Launch = (typeof LAUNCHES)[number]
 
-/** One sample is the mean of the passes over all sets, since a graph is timed as a whole. */
-abstract class OnCuda implements Contestant {
-  abstract readonly name: string
-  readonly #graphs = new Map<Direction, { replay(): void }>()
+type Graph = ReturnType<typeof cuda.graph>
 
-  protected abstract passes(direction: Direction): void
-  protected abstract readonly setCount: number
-  abstract dispose(): void
+/** Passes over all sets of a contestant, timed as a whole: one sample is their mean. */
+class Clock {
+  readonly #start: InstanceType<typeof cuda.Event>
+  readonly #end: InstanceType<typeof cuda.Event>
+  readonly #graphs = new Map<Direction, Graph>()
 
-  constructor(readonly launch: Launch) {}
+  constructor(
+    readonly launch: Launch,
+    readonly device: Device,
+  ) {
+    this.#start = new cuda.Event(device)
+    this.#end = new cuda.Event(device)
+  }
 
-  abstract round(): Round
-
-  protected sample(direction: Direction): number {
-    if (this.launch === 'eager') return timedByEvents(() => this.passes(direction)) / this.setCount
-    let graph = this.#graphs.get(direction)
-    if (!graph) {
-      graph = timing.graph(() => this.passes(direction))
+  /** µs of one of the `count` passes that `passes` launches. */
+  sample(direction: Direction, count: number, passes: () => void): number {
+    let run = passes
+    if (this.launch === 'graph') {
+      const graph = this.#graphs.get(direction) ?? cuda.graph(passes, { device: this.device })
       this.#graphs.set(direction, graph)
+      run = () => graph.replay()
     }
-    const captured = graph
-    return timedByEvents(() => captured.replay()) / this.setCount
+    this.#start.record()
+    run()
+    this.#end.record()
+    return (this.#start.elapsedTime(this.#end) * 1000) / count
+  }
+
+  dispose(): void {
+    for (const owner of [this.#start, this.#end, ...this.#graphs.values()]) owner.dispose()
   }
 }
 
-export class NativeOnCuda extends OnCuda {
+export class NativeOnCuda implements Contestant {
   readonly name = OURS
+  readonly #clock: Clock
   readonly #sets: BufferSet[]
   #isCaptured = false
 
   constructor(launch: Launch, layer: LayerName, shape: Shape, options: LayerOptions, sets: number) {
-    super(launch)
+    this.#clock = new Clock(launch, options.device)
     this.#sets = createSets(layer, shape, options, sets)
     // Once outside any graph: what a first call sets up (modules, memory) cannot be captured.
     prepareRound(this.#sets)
-    for (const direction of ['forward', 'backward'] as const) this.passes(direction)
-    timing.synchronize()
-  }
-
-  protected get setCount(): number {
-    return this.#sets.length
-  }
-
-  protected passes(direction: Direction): void {
-    for (const set of this.#sets) {
-      if (direction === 'forward') set.y = set.layer.forward(set.x)
-      else set.dx = set.layer.backward(set.dy)
-    }
+    for (const direction of ['forward', 'backward'] as const) this.#passes(direction)
+    cuda.synchronize(options.device)
   }
 
   round(): Round {
     // A captured pass writes where it wrote when it was captured: its outputs must stay.
     if (!this.#isCaptured) prepareRound(this.#sets)
-    const round = { forward: [this.sample('forward')], backward: [this.sample('backward')] }
-    this.#isCaptured = this.launch === 'graph'
+    const round = { forward: [this.#sample('forward')], backward: [this.#sample('backward')] }
+    this.#isCaptured = this.#clock.launch === 'graph'
     return round
   }
 
   dispose(): void {
+    this.#clock.dispose()
     disposeSets(this.#sets)
+  }
+
+  #sample(direction: Direction): number {
+    return this.#clock.sample(direction, this.#sets.length, () => this.#passes(direction))
+  }
+
+  #passes(direction: Direction): void {
+    for (const set of this.#sets) {
+      if (direction === 'forward') set.y = set.layer.forward(set.x)
+      else set.dx = set.layer.backward(set.dy)
+    }
   }
 }
 
 /** A device-to-device copy of U bytes from each set's source to its target. */
-export class CopyOnCuda extends OnCuda {
+export class CopyOnCuda implements Contestant {
   readonly name = COPY
+  readonly #clock: Clock
   readonly #sets: { from: Tensor; to: Tensor }[]
 
-  constructor(
-    launch: Launch,
-    shape: Shape,
-    { dtype, device }: { dtype: LayerOptions['dtype']; device: Device },
-    sets: number,
-  ) {
-    super(launch)
+  constructor(launch: Launch, shape: Shape, { dtype, device }: LayerOptions, sets: number) {
+    this.#clock = new Clock(launch, device)
     const from = randomTensor(1, shape.dims, dtype, device)
     this.#sets = Array.from({ length: sets }, (_, at) => ({
       from: at === 0 ? from : from.clone(),
@@ -121,19 +103,16 @@ export class CopyOnCuda extends OnCuda {
     }))
   }
 
-  protected get setCount(): number {
-    return this.#sets.length
-  }
-
-  protected passes(): void {
-    for (const { from, to } of this.#sets) to.copy_(from)
-  }
-
+  /** The time of a copy in `forward`. */
   round(): Round {
-    return { forward: [this.sample('forward')], backward: [] }
+    const copies = () => {
+      for (const { from, to } of this.#sets) to.copy_(from)
+    }
+    return { forward: [this.#clock.sample('forward', this.#sets.length, copies)], backward: [] }
   }
 
   dispose(): void {
+    this.#clock.dispose()
     for (const { from, to } of this.#sets) {
       from.dispose()
       to.dispose()

@@ -25,8 +25,8 @@ export type Timings = Partial<Record<Direction, Timing>>
 
 const LEAST_ROUNDS = 3
 const WARM_UP_ROUNDS = 2
-/** Threads of PyTorch's OpenMP go on spinning for about a millisecond after their work. */
-const SETTLE_MS = 4
+/** Threads of PyTorch's OpenMP go on spinning for about a millisecond after their work; a GPU's does not care. */
+export const SETTLE_MS = { cpu: 4, cuda: 0 } as const
 
 interface Tally {
   contestant: Contestant
@@ -35,7 +35,12 @@ interface Tally {
   seconds: number
 }
 
-export async function alternate(contestants: Contestant[], budget: Budget): Promise<Map<string, Timings>> {
+/** @param settle milliseconds to wait between the rounds of different contestants */
+export async function alternate(
+  contestants: Contestant[],
+  budget: Budget,
+  settle: number = SETTLE_MS.cpu,
+): Promise<Map<string, Timings>> {
   const tallies: Tally[] = contestants.map((contestant) => ({
     contestant,
     samples: { forward: [], backward: [] },
@@ -45,13 +50,13 @@ export async function alternate(contestants: Contestant[], budget: Budget): Prom
   for (;;) {
     const running = tallies.filter((tally) => !isDone(tally, budget))
     if (running.length === 0) break
-    for (const tally of running) await takeRound(tally, tallies.length > 1)
+    for (const tally of running) await takeRound(tally, tallies.length > 1 ? settle : 0)
   }
   return new Map(tallies.map(({ contestant, samples }) => [contestant.name, timingsOf(samples)]))
 }
 
-async function takeRound(tally: Tally, isAlternating: boolean): Promise<void> {
-  if (isAlternating) await sleep(SETTLE_MS)
+async function takeRound(tally: Tally, settle: number): Promise<void> {
+  if (settle > 0) await sleep(settle)
   const started = performance.now()
   const round = await tally.contestant.round()
   tally.rounds++

@@ -8,7 +8,7 @@ import { type Check, check } from '../measure/check.js'
 import { COPY, CopyTeam } from '../measure/copy-team.js'
 import { CopyOnCuda, LAUNCHES, type Launch, NativeOnCuda } from '../measure/cuda.js'
 import { NativeOnCpu, OURS } from '../measure/native.js'
-import { alternate, type Contestant, type Timings } from '../measure/rounds.js'
+import { alternate, type Contestant, SETTLE_MS, type Timings } from '../measure/rounds.js'
 import { type Cache, setCount } from '../measure/sets.js'
 import { gigabytesPerSecond, type Timing } from '../measure/statistics.js'
 import { preparePeer } from '../peers/contestant.js'
@@ -118,7 +118,10 @@ async function measure(
         if (prepared.note) notes.set(name, prepared.note)
       }
     }
-    timings = await alternate(launch === 'call' ? [...contestants, team] : contestants, options)
+    timings =
+      launch === 'call'
+        ? await alternate([...contestants, team], options)
+        : await alternate(contestants, options, SETTLE_MS.cuda)
   } finally {
     if (launch === 'call') team.release()
     for (const contestant of contestants) await contestant.dispose()
