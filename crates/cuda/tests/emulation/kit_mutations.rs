@@ -9,9 +9,10 @@ const NEURON: &str = "neuron.cuh";
 const POOL: &str = "pool.cuh";
 const LOSS: &str = "loss.cuh";
 const OPTIM: &str = "optim.cuh";
+const UNFOLD: &str = "unfold.cuh";
 
 /// Files whose mutants only the kit's cases need to meet.
-pub const KIT_FILES: [&str; 7] = [SPAN, SCALAR, ELEMENTWISE, NEURON, POOL, LOSS, OPTIM];
+pub const KIT_FILES: [&str; 8] = [SPAN, SCALAR, ELEMENTWISE, NEURON, POOL, LOSS, OPTIM, UNFOLD];
 
 pub const KIT_MUTATIONS: &[Mutation] = &[
     plant(
@@ -183,5 +184,91 @@ pub const KIT_MUTATIONS: &[Mutation] = &[
         "square_root(s) / root + eps",
         0,
         "(square_root(s) + eps) / root",
+    ),
+    plant(
+        "kit unfold: a row of places is as long as the others",
+        UNFOLD,
+        "end(smaller(first + SPIKENORM_UNFOLD_PLACES, length))",
+        0,
+        "end(first + SPIKENORM_UNFOLD_PLACES)",
+    ),
+    plant(
+        "kit unfold: padding is what lies beside the image",
+        UNFOLD,
+        "inside ? E::load",
+        0,
+        "true ? E::load",
+    ),
+    plant(
+        "kit unfold: pixels right of the image are the next row's",
+        UNFOLD,
+        "y < p.input_height && x < p.input_width",
+        0,
+        "y < p.input_height && y * p.input_width + x < p.pixels",
+    ),
+    plant(
+        "kit unfold: rows are padded as columns are",
+        UNFOLD,
+        "p.stride_height - p.padding_height",
+        0,
+        "p.stride_height - p.padding_width",
+    ),
+    plant(
+        "kit fold: the first window that reaches a pixel is left out",
+        UNFOLD,
+        "(y - p.kernel_height) / p.stride_height + 1",
+        0,
+        "(y - p.kernel_height) / p.stride_height + 2",
+    ),
+    plant(
+        "kit fold: windows past the last are asked",
+        UNFOLD,
+        "smaller(x / p.stride_width + 1, p.output_width)",
+        0,
+        "x / p.stride_width + 1",
+    ),
+    plant(
+        "kit fold: the kernel is flipped",
+        UNFOLD,
+        "i * p.kernel_width + (x",
+        0,
+        "(p.kernel_height - 1 - i) * p.kernel_width + (x",
+    ),
+    plant(
+        "kit matrix: samples share their places",
+        UNFOLD,
+        "column / p.positions * p.sample_stride + column % p.positions] =",
+        0,
+        "column % p.positions] =",
+    ),
+    plant(
+        "kit matrix: the bias is left out",
+        UNFOLD,
+        "E::store(row[column] + bias)",
+        0,
+        "E::store(row[column])",
+    ),
+    plant(
+        "kit linear: every block's first value takes the first bias",
+        UNFOLD,
+        "static_cast<unsigned>(first % p.columns)",
+        0,
+        "0",
+    ),
+    plant("kit sums: no barrier between the threads' sums", UNFOLD, "block_sync();", 0, ""),
+    plant(
+        "kit sums: groups overlap by a value",
+        UNFOLD,
+        "first + (left < p.group_count ? left : p.group_count)",
+        0,
+        "first + (left < p.group_count ? left : p.group_count + 1)",
+    ),
+    plant("kit sums: a position past the last stays in its sample", UNFOLD, "++sample;", 0, ""),
+    plant(
+        "kit sums: only the first group counts",
+        UNFOLD,
+        "group < p.groups; ++group",
+        0,
+        "group < 1; ++group",
     ),
 ];

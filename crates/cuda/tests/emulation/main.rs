@@ -12,6 +12,7 @@ mod kit_mutations;
 mod kit_neuron;
 mod kit_optim;
 mod kit_pool;
+mod kit_unfold;
 mod mutations;
 mod neu_norm;
 mod norm;

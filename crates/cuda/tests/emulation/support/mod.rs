@@ -5,6 +5,8 @@ pub mod buffer;
 pub mod case;
 pub mod emulator;
 pub mod kit;
+pub mod layer_case;
+pub mod layers;
 pub mod neu_norm;
 pub mod norm;
 pub mod reference;
