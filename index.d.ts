@@ -48,7 +48,7 @@ export declare function conv2DSpec(inChannels: number, outChannels: number, wind
 
 /**
  * Cross entropy of logits `[N, K]` or `[T, N, K]` (decoded by the mean over T) against labels `[N]`. Returns
- * `[report, grad]`: the report holds the loss, or which label is wrong, and is read by `loss_value`.
+ * `[report, grad]`: the report holds the loss, or which label is wrong, and is read by `loss_report`.
  */
 export declare function crossEntropy(logits: number, labels: number): Handles
 
@@ -92,17 +92,17 @@ export declare function cudaSynchronize(device: string): void
 /** Why CUDA cannot be used; absent when it can. */
 export declare function cudaUnavailableReason(): string | null
 
-export declare function emptyCache(): void
-
-/** Frees a handle at once. Freeing twice is harmless. */
-export declare function free(handle: number): void
-
-/** Bytes of the process's tensors on the CPU. */
-export interface HostMemoryStats {
+/** Bytes of the process's tensors on a device. */
+export interface DeviceMemoryStats {
   allocated: number
   cached: number
   peak: number
 }
+
+export declare function emptyCache(device: string): void
+
+/** Frees a handle at once. Freeing twice is harmless. */
+export declare function free(handle: number): void
 
 /** Backward of a saved forward. Returns `[dx, dweight, dbias]`, 0 where absent. */
 export declare function linearBackward(saved: number, dy: number): Handles
@@ -116,8 +116,11 @@ export declare function linearSpec(inFeatures: number, outFeatures: number): num
 /** Loads every tensor of a file. */
 export declare function loadSafetensors(path: string): Array<NamedHandle>
 
-/** The loss in a report. Waits for the device; throws where a label was no class. */
-export declare function lossValue(report: number): number
+/**
+ * The loss in a report, and how many samples are classified as labelled. Waits for the device; throws where a
+ * label was no class.
+ */
+export declare function lossReport(report: number): Array<number>
 
 export declare function manualSeed(seed: number): void
 
@@ -127,7 +130,7 @@ export declare function maxPool2DBackward(saved: number, dy: number): number
 /** Forward. Returns `[y, saved]`, saved 0 without `record`. */
 export declare function maxPool2DForward(spec: number, x: number, isMulti: boolean, record: boolean): Handles
 
-export declare function memoryStats(): HostMemoryStats
+export declare function memoryStats(device: string): DeviceMemoryStats
 
 export interface NamedHandle {
   name: string

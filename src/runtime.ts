@@ -1,4 +1,5 @@
 /** Threads and memory of the process. */
+import { type Device, parseDevice } from './device.js'
 import { native } from './native.js'
 
 /** Number of threads for everything that follows, in the whole process; all cores at first. Changes no result. */
@@ -10,7 +11,7 @@ export function getNumThreads(): number {
   return native.numThreads()
 }
 
-/** Bytes of the process's tensors on the CPU. */
+/** Bytes of the process's tensors on a device. */
 export interface MemoryStats {
   /** Held by tensors. */
   allocated: number
@@ -20,14 +21,17 @@ export interface MemoryStats {
   peak: number
 }
 
-/** Memory outside V8's heap, after freeing what has been garbage collected. */
-export function memoryStats(): MemoryStats {
+/**
+ * Memory outside V8's heap, after freeing what has been garbage collected, as `torch.cuda.memory_stats`. Of a CUDA
+ * device it does not wait for what is being computed.
+ */
+export function memoryStats(device: Device = 'cpu'): MemoryStats {
   native.sweep()
-  return native.memoryStats()
+  return native.memoryStats(parseDevice(device))
 }
 
-/** Returns freed memory that is kept for reuse to the operating system. */
-export function emptyCache(): void {
+/** Returns freed memory that is kept for reuse to the operating system, or of a CUDA device to its driver. */
+export function emptyCache(device: Device = 'cpu'): void {
   native.sweep()
-  native.emptyCache()
+  native.emptyCache(parseDevice(device))
 }

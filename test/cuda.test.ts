@@ -1,6 +1,15 @@
 // What only a CUDA device has: graphs, events, pointers.
 import { describe, expect, it } from 'vitest'
-import { cuda, nn, optim, Tensor, ThresholdDependentBatchNorm2d, tensor } from '../src/index.js'
+import {
+  cuda,
+  emptyCache,
+  memoryStats,
+  nn,
+  optim,
+  Tensor,
+  ThresholdDependentBatchNorm2d,
+  tensor,
+} from '../src/index.js'
 import { expectCode } from './support/compare.js'
 
 const reason = cuda.unavailableReason()
@@ -92,6 +101,37 @@ describe.skipIf(reason !== null)(`cuda${reason === null ? '' : ` (not run here: 
     expectCode('ERR_DEVICE', () => bn.forward(tensor(x(), [2, 4, 3, 4, 4])), 'cuda:0', 'cpu')
     bn.to('cpu')
     expect(bn.forward(tensor(x(), [2, 4, 3, 4, 4])).device).toBe('cpu')
+  })
+
+  it.skipIf(cuda.devices().length < 2)('a tensor and a module move between devices, and work there', () => {
+    const first = step('cuda')
+    const values = x()
+    using there = first.input.to('cuda:1')
+    expect([first.input.device, there.device]).toEqual(['cuda:0', 'cuda:1'])
+    expect(there.toTypedArray()).toEqual(values)
+    expect(there.to('cuda').toTypedArray()).toEqual(values)
+    expectCode('ERR_DEVICE', () => first.bn.forward(there), 'cuda:0', 'cuda:1')
+    const expected = first.run().toFloat64Array()
+    const moved = step('cpu')
+    moved.bn.to('cuda:1')
+    const y = moved.bn.forward(there)
+    expect(y.device).toBe('cuda:1')
+    expect(y.toFloat64Array()).toEqual(expected)
+  })
+
+  it('memory is counted by device and given back', () => {
+    // Compared around dispose alone: garbage of other tests may go whenever something is allocated.
+    const held = tensor(new Float32Array(1 << 18), [1 << 18], { device: 'cuda' })
+    const holding = { cpu: memoryStats().allocated, cuda: memoryStats('cuda:0') }
+    expect(holding.cuda.peak).toBeGreaterThanOrEqual(holding.cuda.allocated)
+    held.dispose()
+    const free = memoryStats('cuda')
+    expect(holding.cuda.allocated - free.allocated).toBe(1 << 20)
+    expect(free.cached - holding.cuda.cached).toBe(1 << 20)
+    expect(memoryStats().allocated).toBe(holding.cpu)
+    emptyCache('cuda')
+    expect(memoryStats('cuda').cached).toBeLessThanOrEqual(free.cached - (1 << 20))
+    expectCode('ERR_DEVICE', () => memoryStats('cuda:99'))
   })
 
   it('trains as on the CPU', () => {

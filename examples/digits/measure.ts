@@ -1,7 +1,7 @@
 // Measuring a network: its accuracy, how much of it fires, and how much gradient comes back before training.
 
 import { functional, type Module, nn, noGrad, type Tensor, tensor } from 'spikenorm'
-import { type Batch, batches, CLASSES, firstOf, type Images, inOrder, SIDE, toBatch } from './data.js'
+import { type Batch, batches, firstOf, type Images, inOrder, SIDE, toBatch } from './data.js'
 import { buildNet, modulesOf, type NetShape, type SpikingNet } from './model.js'
 import type { Options } from './options.js'
 import type { StartResult } from './results.js'
@@ -15,7 +15,9 @@ export function evaluate(net: Module, images: Images, options: Options): number 
   for (const batch of batches(images, EVALUATION_BATCH, options.steps, inOrder(images.count))) {
     using pixels = toTensor(batch, options)
     using logits = net.forward(pixels)
-    correct += countCorrect(logits, batch.labels)
+    const result = nn.crossEntropy(logits, batch.labels)
+    result.grad.dispose()
+    correct += result.correct
     functional.resetNet(net)
   }
   return (100 * correct) / images.count
@@ -61,18 +63,4 @@ export function toTensor(batch: Batch, options: Options): Tensor {
 
 function meanOf(values: Tensor): number {
   return values.toFloat64Array().reduce((sum, value) => sum + value, 0) / values.size
-}
-
-/** The class of an image is that of the largest sum over time of `logits`, [steps, size, CLASSES]. */
-export function countCorrect(logits: Tensor, labels: number[]): number {
-  const values = logits.toFloat64Array()
-  let correct = 0
-  for (const [row, label] of labels.entries()) {
-    const sums = new Float64Array(CLASSES)
-    for (let at = row * CLASSES; at < values.length; at += labels.length * CLASSES) {
-      for (let k = 0; k < CLASSES; k++) sums[k] = (sums[k] as number) + (values[at + k] as number)
-    }
-    if (sums.indexOf(Math.max(...sums)) === label) correct++
-  }
-  return correct
 }

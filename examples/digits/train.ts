@@ -3,7 +3,7 @@
 import { setImmediate } from 'node:timers/promises'
 import { functional, type Module, manualSeed, nn, optim, randperm, saveSafetensors } from 'spikenorm'
 import { type Batch, batchCount, batches, type Split } from './data.js'
-import { countCorrect, evaluate, toTensor } from './measure.js'
+import { evaluate, toTensor } from './measure.js'
 import type { SpikingNet } from './model.js'
 import type { Options } from './options.js'
 import type { Progress } from './progress.js'
@@ -78,11 +78,12 @@ export async function train(
 function trainBatch(net: Module, optimizer: optim.Adam, batch: Batch, options: Options) {
   using pixels = toTensor(batch, options)
   using logits = net.forward(pixels)
-  const { loss, grad } = nn.crossEntropy(logits, batch.labels)
-  using _grad = grad
+  const result = nn.crossEntropy(logits, batch.labels)
+  using grad = result.grad
   using _unused = net.backward(grad)
   optimizer.step()
   optimizer.zeroGrad()
   functional.resetNet(net)
-  return { loss, correct: countCorrect(logits, batch.labels) }
+  // The only numbers that come back from the device, once the whole step is on its way.
+  return { loss: result.loss, correct: result.correct }
 }

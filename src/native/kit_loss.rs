@@ -10,7 +10,7 @@ use crate::handles::{Handle, device_of, insert_tensor, tensor};
 use crate::tensor::Handles;
 
 /// Cross entropy of logits `[N, K]` or `[T, N, K]` (decoded by the mean over T) against labels `[N]`. Returns
-/// `[report, grad]`: the report holds the loss, or which label is wrong, and is read by `loss_value`.
+/// `[report, grad]`: the report holds the loss, or which label is wrong, and is read by `loss_report`.
 #[napi]
 pub fn cross_entropy(logits: u32, labels: u32) -> Result<Handles> {
     face(|| on_device!(device_of(logits)?, backend => cross_entropy_on(backend, logits, labels)))
@@ -27,16 +27,17 @@ fn cross_entropy_on<B: Place>(backend: &B, logits: Handle, labels: Handle) -> Ch
     Ok(vec![insert_tensor(backend, output.report), insert_tensor(backend, output.grad)])
 }
 
-/// The loss in a report. Waits for the device; throws where a label was no class.
+/// The loss in a report, and how many samples are classified as labelled. Waits for the device; throws where a
+/// label was no class.
 #[napi]
-pub fn loss_value(report: u32) -> Result<f64> {
+pub fn loss_report(report: u32) -> Result<Vec<f64>> {
     face(|| {
         on_device!(device_of(report)?, backend => {
             let report = tensor(backend, "report", report)?;
             let values = backend.read(&report, bytemuck::pod_collect_to_vec::<u8, f64>)?;
             match *values {
-                [loss, sample] if sample < 0.0 => Ok(loss),
-                [_, sample] => bail!(Argument, "labels: the label of sample {sample} is no class of the logits"),
+                [loss, sample, correct] if sample < 0.0 => Ok(vec![loss, correct]),
+                [_, sample, _] => bail!(Argument, "labels: the label of sample {sample} is no class of the logits"),
                 _ => bail!(Argument, "report: expected that of a cross entropy"),
             }
         })

@@ -2,7 +2,9 @@
 
 use napi_derive::napi;
 use spikenorm_core::bail;
+use spikenorm_cuda::driver;
 
+use crate::device::Device;
 use crate::error::{Result, face};
 
 #[napi]
@@ -25,25 +27,38 @@ pub fn simd_level() -> &'static str {
     spikenorm_cpu::simd_level()
 }
 
-/// Bytes of the process's tensors on the CPU.
+/// Bytes of the process's tensors on a device.
 #[napi(object)]
-pub struct HostMemoryStats {
+pub struct DeviceMemoryStats {
     pub allocated: f64,
     pub cached: f64,
     pub peak: f64,
 }
 
 #[napi]
-pub fn memory_stats() -> HostMemoryStats {
-    let stats = spikenorm_cpu::memory_stats();
-    HostMemoryStats {
-        allocated: stats.allocated as f64,
-        cached: stats.cached as f64,
-        peak: stats.peak as f64,
-    }
+pub fn memory_stats(device: String) -> Result<DeviceMemoryStats> {
+    face(|| {
+        let [allocated, cached, peak] = match Device::from_name(&device)? {
+            Device::Cpu => {
+                let stats = spikenorm_cpu::memory_stats();
+                [stats.allocated, stats.cached, stats.peak]
+            }
+            Device::Cuda(ordinal) => {
+                let stats = driver::open(ordinal)?.memory_stats()?;
+                [stats.allocated, stats.reserved.saturating_sub(stats.allocated), stats.peak]
+            }
+        };
+        Ok(DeviceMemoryStats { allocated: allocated as f64, cached: cached as f64, peak: peak as f64 })
+    })
 }
 
 #[napi]
-pub fn empty_cache() {
-    spikenorm_cpu::empty_cache();
+pub fn empty_cache(device: String) -> Result<()> {
+    face(|| match Device::from_name(&device)? {
+        Device::Cpu => {
+            spikenorm_cpu::empty_cache();
+            Ok(())
+        }
+        Device::Cuda(ordinal) => driver::open(ordinal)?.empty_cache(),
+    })
 }

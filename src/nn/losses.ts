@@ -2,12 +2,12 @@ import { SpikenormError } from '../errors.js'
 import { native } from '../native.js'
 import { Tensor, tensor } from '../tensor.js'
 
-/** What {@link crossEntropy} gives. The gradient is there at once; the loss is read when it is asked for. */
+/** What {@link crossEntropy} gives. The gradient is there at once; the rest is read when it is asked for. */
 export class LossAndGrad {
   /** Gradient of the loss by the logits, in their shape and dtype: what a net's `backward` takes. */
   readonly grad: Tensor
   readonly #report: Tensor
-  #loss: number | undefined
+  #read: [loss: number, correct: number] | undefined
 
   /** @internal */
   constructor(report: Tensor, grad: Tensor) {
@@ -20,14 +20,26 @@ export class LossAndGrad {
    * a captured graph, {@link readLoss} gives that of the latest replay.
    */
   get loss(): number {
-    this.#loss ??= this.readLoss()
-    return this.#loss
+    return (this.#read ?? this.#readReport())[0]
   }
 
-  /** Reads the loss anew: after a replay of the graph it was captured in, that of the replay. */
+  /**
+   * How many samples of the batch have their largest logit, the first of equals, at their label: the accuracy
+   * without reading the logits back. Waits and throws as {@link loss} does.
+   */
+  get correct(): number {
+    return (this.#read ?? this.#readReport())[1]
+  }
+
+  /** Reads the loss, and `correct`, anew: after a replay of the graph they were captured in, those of the replay. */
   readLoss(): number {
+    return this.#readReport()[0]
+  }
+
+  #readReport(): [number, number] {
     try {
-      return native.lossValue(this.#report.id)
+      this.#read = native.lossReport(this.#report.id) as [number, number]
+      return this.#read
     } catch (thrown) {
       throw thrown instanceof SpikenormError ? thrown.within('crossEntropy') : thrown
     }

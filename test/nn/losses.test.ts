@@ -39,6 +39,13 @@ it('logits over time are decoded by their mean', () => {
   )
 })
 
+it('correct counts the samples whose label has the largest logit, the first of equals', () => {
+  const logits = tensor([0, 2, 1, 5, 5, 5, 0, 0, 0, 1, 2, 3], [4, 3])
+  expect(nn.crossEntropy(logits, [1, 0, 1, 2]).correct).toBe(3)
+  expect(nn.crossEntropy(logits, [0, 1, 2, 1]).correct).toBe(0)
+  expect(nn.crossEntropy(tensor([9, 0, 0, 1, 0, 3], [3, 1, 2]), [0]).correct).toBe(1)
+})
+
 it('what does not fit is refused by name', () => {
   const logits = noisy(1, [3, 4])
   expectCode('ERR_SHAPE', () => nn.crossEntropy(noisy(1, [3]), LABELS), 'crossEntropy: logits')

@@ -66,8 +66,8 @@ struct SpikenormLossParams {
     const void* logits;    // [T, N, K]
     const void* labels;    // [N]
     void* grad;            // like the logits
-    double* report;        // [2]: loss, first sample whose label is no class or -1
-    double* losses;        // [N], workspace
+    double* report;        // [3]: loss, first sample whose label is no class or -1, samples classified as labelled
+    double* losses;        // [2, N], workspace: losses, and 1 where classified as labelled
     unsigned int* ticket;  // zero before the first launch
     unsigned long long steps;
     unsigned long long samples;

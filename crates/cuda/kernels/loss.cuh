@@ -1,5 +1,6 @@
 // Cross entropy of softmax logits decoded by their mean over time, and its gradient, in float64 and in a fixed
-// order. A block takes one sample after another; the last of all blocks adds the samples up.
+// order, and how many samples are classified as labelled. A block takes one sample after another; the last of all
+// blocks adds the samples up.
 #pragma once
 
 #include "scalar.cuh"
@@ -25,6 +26,10 @@ SPIKENORM_DEVICE double fold_block(double value, const Fold& fold) {
 
 SPIKENORM_DEVICE double fold_sum(double value) {
     return fold_block(value, [](double a, double b) { return a + b; });
+}
+
+SPIKENORM_DEVICE double fold_smallest(double value) {
+    return fold_block(value, [](double a, double b) { return b < a ? b : a; });
 }
 
 SPIKENORM_DEVICE long long label_of(const LossParams& p, Index sample) {
@@ -59,22 +64,29 @@ SPIKENORM_DEVICE void sample_loss(const LossParams& p, Index sample) {
     const long long label = label_of(p, sample);
     if (!is_class(p, label)) {
         for (Index c = thread_index(); c < p.classes; c += thread_count()) write_gradient<T>(p, sample, c, 0.0);
-        if (thread_index() == 0) p.losses[sample] = 0.0;
+        if (thread_index() == 0) p.losses[sample] = p.losses[p.samples + sample] = 0.0;
         return;
     }
     double largest = bits_to_float(0xff800000u);  // minus infinity
     const auto larger = [](double a, double b) { return b > a ? b : a; };
     for (Index c = thread_index(); c < p.classes; c += thread_count()) largest = larger(largest, decoded<T>(p, sample, c));
     largest = fold_block(largest, larger);
-    double total = 0.0;
-    for (Index c = thread_index(); c < p.classes; c += thread_count()) total += exponential(decoded<T>(p, sample, c) - largest);
+    double total = 0.0, first = static_cast<double>(p.classes);
+    for (Index c = thread_index(); c < p.classes; c += thread_count()) {
+        const double logit = decoded<T>(p, sample, c);
+        total += exponential(logit - largest);
+        if (logit == largest && c < first) first = static_cast<double>(c);
+    }
     total = fold_sum(total);
+    first = fold_smallest(first);
     const double scale = 1.0 / static_cast<double>(p.samples * p.steps);
     for (Index c = thread_index(); c < p.classes; c += thread_count()) {
         const double share = exponential(decoded<T>(p, sample, c) - largest) / total * scale;
         write_gradient<T>(p, sample, c, c == static_cast<Index>(label) ? share - scale : share);
     }
-    if (thread_index() == 0) p.losses[sample] = logarithm(total) - (decoded<T>(p, sample, label) - largest);
+    if (thread_index() != 0) return;
+    p.losses[sample] = logarithm(total) - (decoded<T>(p, sample, label) - largest);
+    p.losses[p.samples + sample] = first == static_cast<double>(label) ? 1.0 : 0.0;
 }
 
 template <typename T>
@@ -83,16 +95,19 @@ SPIKENORM_DEVICE void cross_entropy(const LossParams& p) {
     // Behind the warps' sums.
     unsigned* flag = reinterpret_cast<unsigned*>(dynamic_shared() + thread_count() / 32 * sizeof(double));
     if (!is_last_block(p.ticket, block_count(), flag)) return;
-    double sum = 0.0, bad = static_cast<double>(p.samples);
+    double sum = 0.0, correct = 0.0, bad = static_cast<double>(p.samples);
     for (Index sample = thread_index(); sample < p.samples; sample += thread_count()) {
         sum += load_fresh(p.losses + sample);
+        correct += load_fresh(p.losses + p.samples + sample);
         if (!is_class(p, label_of(p, sample)) && sample < bad) bad = static_cast<double>(sample);
     }
     sum = fold_sum(sum);
-    bad = fold_block(bad, [](double a, double b) { return b < a ? b : a; });
+    correct = fold_sum(correct);
+    bad = fold_smallest(bad);
     if (thread_index() != 0) return;
     p.report[0] = sum / static_cast<double>(p.samples);
     p.report[1] = bad < static_cast<double>(p.samples) ? bad : -1.0;
+    p.report[2] = correct;
 }
 
 }  // namespace spikenorm

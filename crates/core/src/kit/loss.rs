@@ -54,8 +54,9 @@ impl LogitsGrid {
 }
 
 pub struct CrossEntropyOutput<M> {
-    /// float64 `[2]`: the loss, and the first sample whose label is no class, else −1. Where there is one, the
-    /// loss means nothing and that sample's gradient is 0: a device finds out without making the host wait.
+    /// float64 `[3]`: the loss; the first sample whose label is no class, else −1; how many samples have their
+    /// largest logit, the first of equals, at their label. Where a label is no class, the loss means nothing and
+    /// that sample's gradient is 0: a device finds out without making the host wait.
     pub report: Tensor<M>,
     /// Of the logits, in their shape and dtype.
     pub grad: Tensor<M>,

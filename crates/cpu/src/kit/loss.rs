@@ -33,10 +33,11 @@ pub fn cross_entropy(
         }
     }
     let scale = 1.0 / (grid.n * grid.t) as f64;
-    let mut loss = 0.0;
+    let (mut loss, mut correct) = (0.0, 0usize);
     for (row, &class) in decoded.chunks_exact_mut(grid.k).zip(&classes) {
         row.iter_mut().for_each(|value| *value /= grid.t as f64);
         let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        correct += usize::from(row.iter().position(|&value| value == largest) == Some(class));
         let label = row[class] - largest;
         row.iter_mut().for_each(|value| *value = (*value - largest).exp());
         let total: f64 = row.iter().sum();
@@ -46,8 +47,8 @@ pub fn cross_entropy(
     }
     let grad = Cpu.allocate(&logits.shape, logits.dtype)?;
     write_f64(&grad, &decoded.repeat(grid.t))?;
-    let report = Cpu.allocate(&[2], DType::F64)?;
+    let report = Cpu.allocate(&[3], DType::F64)?;
     // All labels are classes by now.
-    write_f64(&report, &[loss / grid.n as f64, -1.0])?;
+    write_f64(&report, &[loss / grid.n as f64, -1.0, correct as f64])?;
     Ok(CrossEntropyOutput { report, grad })
 }

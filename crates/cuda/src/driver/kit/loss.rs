@@ -17,9 +17,9 @@ impl Cuda {
         labels: &Tensor<DeviceMemory>,
     ) -> Result<CrossEntropyOutput<DeviceMemory>> {
         LogitsGrid::check_labels(labels.dtype)?;
-        let report = self.empty(&[2], DType::F64)?;
+        let report = self.empty(&[3], DType::F64)?;
         let grad = self.empty(&logits.shape, logits.dtype)?;
-        let losses = self.empty(&[grid.n], DType::F64)?;
+        let losses = self.empty(&[2, grid.n], DType::F64)?;
         let ticket = self.tickets(1)?;
         let params = LossParams {
             logits: address(logits),
