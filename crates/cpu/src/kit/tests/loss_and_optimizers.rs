@@ -6,12 +6,26 @@ use spikenorm_core::{Backend, DType, ErrorCode};
 use super::{FLOATS, expect_close, expect_gradient, noise, noisy, tensor, tolerance, values};
 use crate::{Cpu, CpuTensor};
 
-fn naive_loss(logits: &[f64], [t, n, k]: [usize; 3], labels: &[f64]) -> f64 {
+/// The mean of a sample's logits over T.
+fn naive_mean(logits: &[f64], [t, n, k]: [usize; 3], sample: usize) -> Vec<f64> {
+    let over_time = |class: usize| (0..t).map(|t| logits[(t * n + sample) * k + class]).sum::<f64>();
+    (0..k).map(|class| over_time(class) / t as f64).collect()
+}
+
+/// How many samples have no logit above their label's.
+fn naive_correct(logits: &[f64], shape: [usize; 3], labels: &[f64]) -> f64 {
+    let is_correct = |sample: &usize| {
+        let z = naive_mean(logits, shape, *sample);
+        z.iter().all(|other| *other <= z[labels[*sample] as usize])
+    };
+    (0..shape[1]).filter(is_correct).count() as f64
+}
+
+fn naive_loss(logits: &[f64], shape: [usize; 3], labels: &[f64]) -> f64 {
+    let [_, n, _] = shape;
     let mut loss = 0.0;
     for sample in 0..n {
-        let z: Vec<f64> = (0..k)
-            .map(|class| (0..t).map(|t| logits[(t * n + sample) * k + class]).sum::<f64>() / t as f64)
-            .collect();
+        let z = naive_mean(logits, shape, sample);
         loss += z.iter().map(|z| z.exp()).sum::<f64>().ln() - z[labels[sample] as usize];
     }
     loss / n as f64
@@ -33,7 +47,7 @@ fn cross_entropy_equals_the_naive_formula_and_its_gradient_the_difference_quotie
                 let want = naive_loss(&x, [t, 3, 5], &labels);
                 let report = values(&output.report);
                 assert!((report[0] - want).abs() <= 1e-13 * want, "{report:?} {want}");
-                assert_eq!(report[1..], [-1.0]);
+                assert_eq!(report[1..], [-1.0, naive_correct(&x, [t, 3, 5], &labels)]);
                 if dtype == DType::F64 {
                     let loss = |x: &[f64]| vec![naive_loss(x, [t, 3, 5], &labels)];
                     expect_gradient("logits", &x, &values(&output.grad), &[1.0], loss);
@@ -48,7 +62,7 @@ fn cross_entropy_survives_logits_whose_exponential_does_not() {
     let logits = tensor(&[1e4, 0.0, -1e4, 0.0], &[2, 2], DType::F64);
     let grid = LogitsGrid::of(&[2, 2], &[2]).expect("fits");
     let output = Cpu.cross_entropy(grid, &logits, &tensor(&[1.0, 1.0], &[2], DType::I64)).expect("runs");
-    assert_eq!(values(&output.report), [5e3, -1.0]);
+    assert_eq!(values(&output.report), [5e3, -1.0, 1.0]);
     assert_eq!(values(&output.grad), [0.5, -0.5, 0.0, 0.0]);
 }
 
