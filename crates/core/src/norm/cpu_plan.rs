@@ -9,7 +9,7 @@ const HOT_BYTES: usize = 4 << 20;
 /// Contiguous bytes of a row that are worth having: memory's pages, and what the prefetchers follow.
 const WIDE_SLAB_BYTES: usize = 4 << 10;
 /// Contiguous bytes of a row below which walking memory in strides costs more than reading it twice.
-const NARROW_SLAB_BYTES: usize = 256;
+const NARROW_SLAB_BYTES: usize = 1 << 10;
 /// Tasks for which slabs are kept narrower than wide.
 const ENOUGH_TASKS: usize = 16;
 /// Tasks below which there is nothing to balance.
@@ -32,10 +32,10 @@ pub enum CpuPlan {
 }
 
 impl CpuPlan {
-    /// `bytes_per_value`: bytes read per element of the grid (x alone, or x and dy).
-    pub fn new(grid: Grid, bytes_per_value: usize) -> Self {
-        let channel_row = grid.s * bytes_per_value;
-        let channel = channel_row * grid.t * grid.n;
+    /// `size`: bytes of an element. `tensors`: how many are read (x, or x and dy).
+    pub fn new(grid: Grid, size: usize, tensors: usize) -> Self {
+        let channel_row = grid.s * size;
+        let channel = channel_row * grid.t * grid.n * tensors;
         let total = channel * grid.c;
         if total <= SMALL_BYTES {
             return Self::Channels { per_tile: grid.c.max(1) };
@@ -48,7 +48,7 @@ impl CpuPlan {
         if per_tile >= narrow.max(1) && grid.c.div_ceil(per_tile) >= LEAST_TASKS.min(total / TASK_BYTES) {
             return Self::Channels { per_tile };
         }
-        Self::blocks(grid, bytes_per_value)
+        Self::blocks(grid, size * tensors)
     }
 
     /// The plan of whole samples.
@@ -66,13 +66,13 @@ mod tests {
     proptest! {
         #[test]
         fn a_tile_is_never_empty_and_never_larger_than_the_grid(
-            t in 1usize..33, n in 1usize..129, c in 1usize..600, s in 1usize..4097, bytes in 1usize..17,
+            t in 1usize..33, n in 1usize..129, c in 1usize..600, s in 1usize..4097, size in 1usize..9, tensors in 1usize..3,
         ) {
-            match CpuPlan::new(Grid { t, n, c, s }, bytes) {
+            match CpuPlan::new(Grid { t, n, c, s }, size, tensors) {
                 CpuPlan::Channels { per_tile } => {
                     prop_assert!((1..=c).contains(&per_tile));
-                    let tile = per_tile * s * t * n * bytes;
-                    prop_assert!(tile <= HOT_BYTES || t * n * c * s * bytes <= SMALL_BYTES);
+                    let tile = per_tile * s * t * n * size * tensors;
+                    prop_assert!(tile <= HOT_BYTES || t * n * c * s * size * tensors <= SMALL_BYTES);
                 }
                 CpuPlan::Blocks { rows } => prop_assert!((1..=n).contains(&rows)),
             }

@@ -27,7 +27,7 @@ struct Pass<'a, E: Element> {
 }
 
 pub fn backward<E: Element>(saved: &NormSaved<HostMemory>, dy: &CpuTensor) -> Result<NormGrads<HostMemory>> {
-    backward_planned::<E>(saved, dy, CpuPlan::new(saved.grid, 2 * size_of::<E>()))
+    backward_planned::<E>(saved, dy, CpuPlan::new(saved.grid, size_of::<E>(), 2))
 }
 
 pub(super) fn backward_planned<E: Element>(
@@ -187,12 +187,12 @@ impl<E: Element> Pass<'_, E> {
             [high, E::Acc::from_f64(rstd * gain), E::Acc::from_f64(c1), E::Acc::from_f64(c2)]
         };
         let mut columns = vec![E::Acc::default(); if tile.is_long() { 0 } else { 4 * tile.c * s }];
-        for t in 0..tile.t {
+        for t in (0..tile.t).rev() {
             if !tile.is_long() {
                 let per_channel = (0..tile.c).map(|c| coefficients(t, c));
                 kernels_short::spread_all(per_channel, s, &mut columns);
             }
-            for n in 0..tile.n {
+            for n in (0..tile.n).rev() {
                 let (x, dy) = (tile.slab(self.x, t, n), tile.slab(self.dy, t, n));
                 let dx = &mut *slabs[t * tile.n + n];
                 if tile.is_long() {

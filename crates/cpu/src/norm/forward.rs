@@ -18,7 +18,7 @@ use crate::tensor_ops::{copy_of, read_f64};
 
 pub fn forward<E: Element>(call: &NormForward<'_, HostMemory>) -> Result<NormOutput<HostMemory>> {
     let plan = match call.statistics {
-        Statistics::Batch(_) => CpuPlan::new(call.grid, size_of::<E>()),
+        Statistics::Batch(_) => CpuPlan::new(call.grid, size_of::<E>(), 1),
         // Nothing is summed: any cut will do, and whole samples are contiguous.
         Statistics::Running { .. } => CpuPlan::blocks(call.grid, size_of::<E>()),
     };
@@ -206,9 +206,9 @@ fn apply<E: Element>(
         [high, E::Acc::from_f64(a), E::Acc::from_f64(b)]
     };
     let mut columns = vec![E::Acc::default(); if tile.is_long() { 0 } else { 3 * tile.c * s }];
-    for t in 0..tile.t {
+    for t in (0..tile.t).rev() {
         if tile.is_long() {
-            for n in 0..tile.n {
+            for n in (0..tile.n).rev() {
                 let rows = tile.slab(x, t, n).chunks_exact(s).zip(slabs[t * tile.n + n].chunks_exact_mut(s));
                 for (c, (x, y)) in rows.enumerate() {
                     kernels_long::apply(x, y, coefficients(t, c), streaming);
@@ -219,7 +219,7 @@ fn apply<E: Element>(
             kernels_short::spread_all(per_channel, s, &mut columns);
             let mut parts = columns.chunks_exact(tile.c * s);
             let spread: [&[E::Acc]; 3] = std::array::from_fn(|_| parts.next().unwrap_or_default());
-            for n in 0..tile.n {
+            for n in (0..tile.n).rev() {
                 kernels_short::apply(tile.slab(x, t, n), &mut *slabs[t * tile.n + n], spread, streaming);
             }
         }

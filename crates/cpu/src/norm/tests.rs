@@ -284,7 +284,7 @@ fn large_tensors_give_the_same_bits_for_any_number_of_threads() {
     for grid in [Grid { t: 3, n: 16, c: 96, s: 64 }, Grid { t: 2, n: 9, c: 3, s: 5000 }] {
         let spec = (Rows::Shared, Rows::Shared, Rows::Shared, true);
         let case = case(spec, grid, false, DType::F32, 5);
-        let plan = CpuPlan::new(grid, 4);
+        let plan = CpuPlan::new(grid, 4, 1);
         let bits = |threads: usize| {
             crate::set_num_threads(threads).expect("starts");
             let got = case.run(DType::F32, plan);

@@ -4,9 +4,11 @@
 use spikenorm_core::Grid;
 use spikenorm_core::norm::CpuPlan;
 
-/// Values in space from which a channel's row is summed lane by lane on its own; below it, whole slabs are added up column
-/// by column, which vectorises for any S.
-pub const LONG_ROW: usize = 256;
+/// Values in space beyond which a channel's row is always summed on its own.
+const SHORT_ROW: usize = 1024;
+/// And in tiles too wide for whole slabs to be walked by column: that takes arrays of this many columns at most.
+const WIDE_TILE: usize = 4096;
+const FAIRLY_LONG_ROW: usize = 64;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Tile {
@@ -33,8 +35,12 @@ impl Tile {
         &data[start..start + self.c * self.grid.s]
     }
 
+    /// Whether rows are summed one by one. Otherwise slabs are, several at a time and column by column: that vectorises for
+    /// any S, and several streams from memory hide its latency where one does not.
+    #[inline(always)]
     pub fn is_long(&self) -> bool {
-        self.grid.s >= LONG_ROW
+        let s = self.grid.s;
+        s > SHORT_ROW || (s >= FAIRLY_LONG_ROW && self.c * s > WIDE_TILE)
     }
 
     /// The tile's own extents as a grid.
