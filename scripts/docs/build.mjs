@@ -23,7 +23,11 @@ if (unknown !== undefined) {
 }
 
 installTools()
-const typedoc = join(dirname(createRequire(import.meta.url).resolve('typedoc/package.json')), 'bin', 'typedoc')
+const typedoc = join(
+  dirname(createRequire(import.meta.url).resolve('typedoc/package.json')),
+  'bin',
+  'typedoc',
+)
 const { status } = spawnSync(
   process.execPath,
   [

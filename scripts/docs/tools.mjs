@@ -20,7 +20,9 @@ export function fail(sentence) {
 
 /** Installs the tools unless they are there in the versions of the lockfile. */
 export function installTools() {
-  const lock = createHash('sha256').update(readFileSync(join(here, 'package-lock.json'))).digest('hex')
+  const lock = createHash('sha256')
+    .update(readFileSync(join(here, 'package-lock.json')))
+    .digest('hex')
   const stamp = join(here, 'node_modules', '.installed')
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === lock) return
   console.error('spikenorm: installing the documentation tools …')

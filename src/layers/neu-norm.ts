@@ -14,6 +14,7 @@ import { Tape } from '../tape.js'
 import { newParameter, type Parameter, Tensor } from '../tensor.js'
 import { finiteNumber, placeOfParameters, wholeNumber } from './arguments.js'
 
+/** Options of {@link NeuNorm}. */
 export interface NeuNormOptions {
   /** Decay of the state. Default 0.9. */
   k?: number
@@ -23,6 +24,7 @@ export interface NeuNormOptions {
   stepMode?: StepMode
   /** Dtype of the inputs. The weight is float32 beside half types. Default `'float32'`. */
   dtype?: DType
+  /** Where the weight is. Default `'cpu'`. */
   device?: Device
 }
 
@@ -31,15 +33,22 @@ interface Entry extends StatefulEntry<Entry> {
 }
 
 /**
- * For `[N, C, H, W]`; with a leading T in step mode `'m'`. The weight `w` is `[C, H, W]`, or `[1, H, W]` when shared, and
+ * NeuNorm (Wu et al. 2019), SpikingJelly's `layer.NeuNorm`: a state sums the spikes of all channels over time and is
+ * subtracted with a learned weight, `s_t = k·s_{t−1} + (1 − k)/C²·Σ_c x_t`, `y_t = x_t − w·s_t`, the same in training and
+ * evaluation. For `[N, C, H, W]`; with a leading T in step mode `'m'`. The weight `w` is `[C, H, W]`, or `[1, H, W]` when shared, and
  * starts as U(±1/√(H·W)). The state `[N, 1, H, W]` is kept between calls until `reset()`; another batch size throws
  * `ERR_SHAPE`.
  */
 export class NeuNorm extends Module {
+  /** C, the number of channels. */
   readonly inChannels: number
+  /** H, the height of the input. */
   readonly height: number
+  /** W, the width of the input. */
   readonly width: number
+  /** Decay of the state per time step. */
   readonly k: number
+  /** Whether all channels have one weight. */
   readonly sharedAcrossChannels: boolean
 
   readonly #spec: Handle
@@ -47,6 +56,13 @@ export class NeuNorm extends Module {
   readonly #tape = new Tape<Entry>()
   readonly #state = new CarriedState<Entry>()
 
+  /**
+   * Throws `ERR_ARGUMENT` for what is out of its range.
+   * @param inChannels C, the number of channels
+   * @param height H of the inputs
+   * @param width W of the inputs
+   * @param options decay, sharing and place
+   */
   constructor(inChannels: number, height: number, width: number, options: NeuNormOptions = {}) {
     super()
     const name = this.constructor.name
@@ -102,6 +118,7 @@ export class NeuNorm extends Module {
     this.#state.detach()
   }
 
+  /** @internal */
   override checkpoint(): Checkpoint {
     return combined(super.checkpoint(), this.#state.checkpoint(), this.#tape.checkpoint())
   }
@@ -112,6 +129,7 @@ export class NeuNorm extends Module {
     native.tensorUniform(this.#w.id, -bound, bound)
   }
 
+  /** @internal */
   protected override convert(target: Conversion): () => void {
     const own = super.convert(target)
     const state = conversionOf(this.#state.value ? [this.#state.value] : [], target)

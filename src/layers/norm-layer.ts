@@ -24,6 +24,7 @@ export interface NormPreset {
   stepModes: readonly StepMode[]
 }
 
+/** Options of the twelve batch norms, PyTorch's in camelCase. */
 export interface NormOptions {
   /** Added to the variance. Default 1e-5. */
   eps?: number
@@ -33,10 +34,11 @@ export interface NormOptions {
   affine?: boolean
   /** Whether running statistics are kept; without them eval mode uses the batch's. Default true. */
   trackRunningStats?: boolean
-  /** `'s'` (default where the class has both) or `'m'`. */
+  /** `'s'` (default where the class has both) or `'m'`; `ERR_STEP_MODE` for what the class cannot be in. */
   stepMode?: StepMode
   /** Dtype of the inputs. Parameters are float32 beside half types. Default `'float32'`. */
   dtype?: DType
+  /** Where parameters and statistics are. Default `'cpu'`. */
   device?: Device
 }
 
@@ -62,9 +64,18 @@ interface Stack<T extends Tensor> {
   rows: T[]
 }
 
+/**
+ * What the twelve batch norms share. Parameters are `weight` and `bias` `[C]` and, by class, `scale` `[T]` or one weight per
+ * time step; buffers are `running_mean`, `running_var` `[C]` and `num_batches_tracked`. In training the batch's statistics
+ * normalise and move the running ones (which take the unbiased variance), in evaluation the running ones normalise, or the
+ * batch's where none are kept.
+ */
 export abstract class NormLayer extends Module {
+  /** C, the number of channels. */
   readonly numFeatures: number
+  /** Added to the variance. */
   readonly eps: number
+  /** Whether the layer has a weight, and a bias where its class has one. */
   readonly affine: boolean
   /** Whether training moves the running statistics; may be toggled. */
   trackRunningStats: boolean
@@ -83,6 +94,7 @@ export abstract class NormLayer extends Module {
   #momentum: number | null = 0.1
   #step = 0
 
+  /** @internal */
   protected constructor(preset: NormPreset, config: NormConfig, options: NormOptions) {
     super()
     const name = this.constructor.name
@@ -155,7 +167,10 @@ export abstract class NormLayer extends Module {
     return { base, rows: views }
   }
 
-  /** Weight of the new value in the running statistics; `null` for a cumulative average. */
+  /**
+   * Weight of the new value in the running statistics (`running = (1 − momentum)·running + momentum·batch`); `null` for a
+   * cumulative average.
+   */
   get momentum(): number | null {
     return this.#momentum
   }
@@ -214,6 +229,7 @@ export abstract class NormLayer extends Module {
     this.#tape.clear()
   }
 
+  /** @internal */
   override checkpoint(): Checkpoint {
     const moves = this.training && this.trackRunningStats
     const stacks = moves ? [this.#runningMean, this.#runningVar, this.#counters] : []
@@ -244,6 +260,7 @@ export abstract class NormLayer extends Module {
     if (this.#scale) native.tensorFill(this.#scale.id, 1)
   }
 
+  /** @internal */
   protected override convert(target: Conversion): () => void {
     const own = super.convert(target)
     const stacks = [this.#weight, this.#bias, this.#runningMean, this.#runningVar, this.#counters]

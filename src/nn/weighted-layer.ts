@@ -9,6 +9,7 @@ import { native } from '../native.js'
 import { Tape } from '../tape.js'
 import { newParameter, type Parameter, Tensor } from '../tensor.js'
 
+/** Options that {@link Linear} and {@link Conv2d} share. */
 export interface WeightedLayerOptions {
   /** Whether the layer adds a learned bias. Default true. */
   bias?: boolean
@@ -16,21 +17,25 @@ export interface WeightedLayerOptions {
   stepMode?: StepMode
   /** Dtype of the inputs. Parameters are float32 beside half types. Default `'float32'`. */
   dtype?: DType
+  /** Where the parameters are. Default `'cpu'`. */
   device?: Device
 }
 
 /**
- * A recorded forward keeps its input (shared) and a copy of the weight, so backward is right even where the weight
+ * What {@link Linear} and {@link Conv2d} share. A recorded forward keeps its input (shared) and a copy of the weight, so backward is right even where the weight
  * has been changed in between.
  */
 export abstract class WeightedLayer extends Module {
+  /** The weight, outputs first. */
   readonly weight: Parameter
+  /** The bias, one per output, or `null`. */
   readonly bias: Parameter | null
+  /** @internal */
   protected readonly spec: Handle
   readonly #fanIn: number
   readonly #tape = new Tape<{ saved: Handle }>()
 
-  /** Takes over the handle of a specification; `shape` is the weight's, outputs first. */
+  /** @internal Takes over the handle of a specification; `shape` is the weight's, outputs first. */
   protected constructor(spec: () => number, shape: readonly number[], options: WeightedLayerOptions) {
     super()
     this.stepMode = options.stepMode ?? 's'
@@ -45,10 +50,10 @@ export abstract class WeightedLayer extends Module {
     this.resetParameters()
   }
 
-  /** Native forward: `[y, saved]`. */
+  /** @internal Native forward: `[y, saved]`. */
   protected abstract run(x: Tensor, bias: number, record: boolean): number[]
 
-  /** Native backward: `[dx, dweight, dbias]`. */
+  /** @internal Native backward: `[dx, dweight, dbias]`. */
   protected abstract runBackward(saved: number, dy: number): number[]
 
   override get pendingForwards(): number {
@@ -82,6 +87,7 @@ export abstract class WeightedLayer extends Module {
     this.#tape.clear()
   }
 
+  /** @internal */
   override checkpoint(): Checkpoint {
     return combined(super.checkpoint(), this.#tape.checkpoint())
   }
