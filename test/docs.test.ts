@@ -23,10 +23,10 @@ function fileNames(folder = root): string[] {
   })
 }
 
-/** What a document puts in backticks, outside its blocks of code, cut at spaces. */
+/** What a document puts in backticks, outside its blocks of code, cut at spaces; a span may go on in the next line. */
 function codeWords(text: string): string[] {
   const prose = text.replace(/^```[\s\S]*?^```/gm, '')
-  return [...prose.matchAll(/`([^`\n]+)`/g)].flatMap(([, span]) => span!.split(/\s+/))
+  return [...prose.matchAll(/`([^`]+)`/g)].flatMap(([, span]) => span!.split(/\s+/))
 }
 
 const isPath = (word: string) => /^[\w.-]+(\/[\w.*-]*)+$/.test(word)
