@@ -76,7 +76,7 @@ def write() -> None:
     torch.manual_seed(3)
     net = build()
     sgd = torch.optim.SGD(net.parameters(), lr=0.1)
-    for _ in range(20):
+    for _ in range(60):
         step(net, sgd, *batch())
     trained = {f"net.{name}": value.clone() for name, value in net.state_dict().items()}
 
