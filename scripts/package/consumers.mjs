@@ -1,6 +1,6 @@
 /** What users of the package do, done to an installed one: programs under several releases of Node, and TypeScript. */
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 const WINDOWS = process.platform === 'win32'
@@ -19,6 +19,18 @@ export function install(folder, archives) {
   writeFileSync(join(folder, 'package.json'), '{ "private": true }\n')
   const options = ['--ignore-scripts', '--offline', '--no-audit', '--no-fund', '--loglevel=error']
   return run('npm', ['install', ...options, ...archives], folder)
+}
+
+/** Packages in the project's node_modules that should not be there, as sentences. */
+export const installed = {
+  unexpected(folder, names) {
+    const found = readdirSync(join(folder, 'node_modules')).filter((name) => !name.startsWith('.'))
+    const surplus = found.filter((name) => !names.includes(name)).map((name) => `${name} was installed too`)
+    return [
+      ...surplus,
+      ...names.filter((name) => !found.includes(name)).map((name) => `${name} was not installed`),
+    ]
+  },
 }
 
 /** Runs a program of test/package/ in the project. */
