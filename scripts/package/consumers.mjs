@@ -67,11 +67,11 @@ const STRICT = {
 const COMPILERS = {
   nodenext: {
     compilerOptions: { ...STRICT, module: 'nodenext', moduleResolution: 'nodenext' },
-    files: ['consumer.mts', 'consumer.cts'],
+    files: ['consumer.mts', 'consumer.cts', 'same-class.mts'],
   },
   node16: {
     compilerOptions: { ...STRICT, module: 'node16', moduleResolution: 'node16' },
-    files: ['consumer.mts', 'consumer.cts'],
+    files: ['consumer.mts', 'consumer.cts', 'same-class.mts'],
   },
   bundler: {
     compilerOptions: { ...STRICT, module: 'esnext', moduleResolution: 'bundler' },
@@ -82,7 +82,7 @@ const COMPILERS = {
 /** Compiles the consumers of test/package/. @returns what each way of resolving modules says */
 export function compile(root, folder) {
   const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc')
-  for (const name of ['consumer.mts', 'consumer.cts'])
+  for (const name of new Set(Object.values(COMPILERS).flatMap(({ files }) => files)))
     copyFileSync(join(root, 'test', 'package', name), join(folder, name))
   return Object.entries(COMPILERS).map(([name, config]) => {
     const file = join(folder, `tsconfig.${name}.json`)
