@@ -5,7 +5,7 @@
  */
 import { existsSync, mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { lintPackage } from './package/checkers.mjs'
@@ -19,8 +19,9 @@ const HELP = `Packs spikenorm with this machine's binary, installs it as a new u
 
   npm run test:package [-- options]
 
-  --keep          leave the folder it works in, and say where it is
-  --json <file>   write the numbers there
+  --binaries <folder>   has the binary, or folders with it           (default: the project's root)
+  --keep                leave the folder it works in, and say where it is
+  --json <file>         write the numbers there
   --help
 
 What is built is used as it is; npm run build builds. Nothing comes from a registry but other releases of Node, kept
@@ -40,7 +41,7 @@ function options() {
   const text = { type: 'string' }
   const flag = { type: 'boolean' }
   try {
-    return parseArgs({ options: { keep: flag, json: text, help: flag } }).values
+    return parseArgs({ options: { binaries: text, keep: flag, json: text, help: flag } }).values
   } catch (error) {
     console.error(`test:package: ${error.message}\n${HELP}`)
     process.exit(2)
@@ -52,7 +53,11 @@ const mebibytes = (bytes) => `${(bytes / 2 ** 20).toFixed(2)} MiB`
 
 /** Stages and packs. @returns the staged packages, this machine's among them, and the archives */
 function packAll(work) {
-  const staged = stage({ root, out: join(work, 'stage'), binaries: [root] })
+  const staged = stage({
+    root,
+    out: join(work, 'stage'),
+    binaries: [given.binaries ? resolve(given.binaries) : root],
+  })
   const host = staged.platforms.find(({ manifest }) => isForThisMachine(manifest))
   if (!host) throw new Error(`no package of binaries is for ${process.platform}-${process.arch}`)
   if (!host.hasBinary) throw new Error(`there is no ${host.manifest.main}; run npm run build`)
