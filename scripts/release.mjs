@@ -98,6 +98,15 @@ function publish({ name, version, archive }, tag) {
     fail(`${name}@${version} was not published; npm says why above. Run again when that is mended.`)
 }
 
+/** npm's own checks of an archive, without sending it. */
+function rehearse({ name, archive }, tag) {
+  const { status, stderr } = npm(
+    ['publish', archive, '--dry-run', '--access', 'public', '--tag', tag],
+    'pipe',
+  )
+  if (status !== 0) fail(`npm would not publish ${name}: ${stderr}`)
+}
+
 function main() {
   const given = options()
   if (given.help) return console.log(HELP)
@@ -119,7 +128,7 @@ function main() {
   if (!dry) problems.push(...reservations)
   else if (given.complete) problems.push(...missing.map((name) => `${name} is missing`))
   if (problems.length > 0) fail(`nothing is published:\n  ${problems.join('\n  ')}`)
-  if (!dry) for (const archive of archives) publish(archive, tag)
+  for (const archive of archives) dry ? rehearse(archive, tag) : publish(archive, tag)
   for (const { name, size, unpackedSize } of archives)
     console.log(
       `${dry ? 'would publish' : 'published'} ${name}@${version} as ${tag}: ${size} bytes, ${unpackedSize} unpacked`,
