@@ -9,7 +9,15 @@ import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { lintPackage } from './package/checkers.mjs'
-import { coldStart, compile, install, installed, PROGRAMS, runProgram } from './package/consumers.mjs'
+import {
+  askForHelp,
+  coldStart,
+  compile,
+  install,
+  installed,
+  PROGRAMS,
+  runProgram,
+} from './package/consumers.mjs'
 import { wrongContents, wrongManifest } from './package/contents.mjs'
 import { runtimes } from './package/runtimes.mjs'
 import { isForThisMachine, pack, stage } from './package/stage.mjs'
@@ -80,9 +88,11 @@ function checkArchives({ staged, host, main, binary }) {
   ])
 }
 
-function useInstalled(folder, { path, version }) {
+function useInstalled(folder, { path, version }, manifest) {
   for (const program of PROGRAMS)
     report(`Node ${version}: ${program}`, [outputOf(runProgram(root, folder, path, program))])
+  for (const { command, ...result } of askForHelp(folder, path, manifest))
+    report(`Node ${version}: ${command} --help`, [outputOf(result)])
   const times = coldStart(root, folder, path)
   const of = (name) => times[name].toFixed(0)
   console.log(
@@ -115,7 +125,9 @@ function testPackage(work) {
     ...installed.unexpected(folder, [main.name, host.name]),
   ])
   const { found, skipped } = runtimes(join(root, '.cache', 'node'))
-  const start = Object.fromEntries(found.map((runtime) => [runtime.version, useInstalled(folder, runtime)]))
+  const start = Object.fromEntries(
+    found.map((runtime) => [runtime.version, useInstalled(folder, runtime, packed.staged.main.manifest)]),
+  )
   for (const sentence of skipped) console.log(`SKIPPED ${sentence}`)
   for (const compiled of compile(root, folder)) report(`TypeScript, ${compiled.name}`, [outputOf(compiled)])
   checkWithoutBinary(work, packed, found[0].path)

@@ -39,6 +39,14 @@ export function runProgram(root, folder, node, program) {
   return run(node, [program], folder)
 }
 
+/** Asks each command of an installed package for its help. @returns what each says, by name */
+export function askForHelp(folder, node, { name, bin = {} }) {
+  return Object.entries(bin).map(([command, file]) => {
+    const result = run(node, [join('node_modules', name, file), '--help'], folder)
+    return { command, ...result, isGood: result.isGood && result.output.length > 0 }
+  })
+}
+
 const median = (values) => values.sort((a, b) => a - b)[values.length >> 1]
 
 /** Medians, in milliseconds after the start of the process. `bare` is a program that does nothing. */
