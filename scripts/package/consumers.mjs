@@ -7,8 +7,9 @@ const WINDOWS = process.platform === 'win32'
 export const PROGRAMS = ['first-program.mjs', 'first-program.cjs', 'one-instance.mjs', 'in-workers.mjs']
 const COLD_STARTS = 9
 
-function run(command, args, cwd) {
-  const result = spawnSync(command, args, { cwd, encoding: 'utf8', shell: WINDOWS && command === 'npm' })
+function run(command, args, cwd, env = process.env) {
+  const options = { cwd, env, encoding: 'utf8', shell: WINDOWS && command === 'npm' }
+  const result = spawnSync(command, args, options)
   const output = `${result.stdout ?? ''}${result.stderr ?? ''}`.trim()
   return { isGood: !result.error && result.status === 0, output: result.error?.message ?? output }
 }
@@ -19,6 +20,17 @@ export function install(folder, archives) {
   writeFileSync(join(folder, 'package.json'), '{ "private": true }\n')
   const options = ['--ignore-scripts', '--offline', '--no-audit', '--no-fund', '--loglevel=error']
   return run('npm', ['install', ...options, ...archives], folder)
+}
+
+/** The same by name, from a registry, with a cache of its own. */
+export function installFrom(registry, folder, name) {
+  mkdirSync(folder, { recursive: true })
+  writeFileSync(join(folder, 'package.json'), '{ "private": true }\n')
+  const options = ['--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error']
+  const where = [`--registry=${registry}`, `--cache=${join(folder, '.npm-cache')}`]
+  // A proxy that the machine needs for other registries must not be asked for this one.
+  const env = { ...process.env, NO_PROXY: '127.0.0.1', no_proxy: '127.0.0.1' }
+  return run('npm', ['install', ...options, ...where, name], folder, env)
 }
 
 /** Packages in the project's node_modules that should not be there, as sentences. */
