@@ -33,8 +33,8 @@ function emitDeclarations() {
   rmSync(work, { recursive: true, force: true })
   mkdirSync(work, { recursive: true })
   const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc')
-  const options = ['-p', join(root, 'tsconfig.build.json'), '--emitDeclarationOnly', '--outDir', types]
-  const { status } = spawnSync(process.execPath, [tsc, ...options, '--sourceMap', 'false'], {
+  const options = ['-p', join(root, 'tsconfig.build.json'), '--outDir', types]
+  const { status } = spawnSync(process.execPath, [tsc, ...options], {
     stdio: 'inherit',
   })
   if (status !== 0) fail('the declarations could not be made; tsc says why above')
@@ -44,7 +44,7 @@ function emitDeclarations() {
 function configuration({ name, source }) {
   return {
     projectFolder: root,
-    mainEntryPointFilePath: join(types, `${source}.d.ts`),
+    mainEntryPointFilePath: join(types, relative('src', source).replace(/\.ts$/, '.d.ts')),
     newlineKind: 'lf',
     enumMemberOrder: 'preserve',
     compiler: {
@@ -86,7 +86,7 @@ async function main() {
   mkdirSync(reports, { recursive: true })
   const names = new Set()
   let isStale = false
-  for (const entry of entryPoints()) {
+  for (const entry of entryPoints) {
     const config = ExtractorConfig.prepare({
       configObject: configuration(entry),
       configObjectFullPath: undefined,

@@ -35,7 +35,7 @@ const { status } = spawnSync(
     '--options',
     join(root, 'scripts', 'docs', 'typedoc.json'),
     ...(arguments_.includes('--check') ? ['--emit', 'none'] : []),
-    ...entryPoints().map(({ source }) => join(root, 'src', `${source}.ts`)),
+    ...entryPoints.map(({ source }) => join(root, source)),
   ],
   { cwd: root, stdio: 'inherit' },
 )

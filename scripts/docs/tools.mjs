@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { LIBRARIES } from '../package/entries.mjs'
 
 export const root = fileURLToPath(new URL('../..', import.meta.url))
 const here = fileURLToPath(new URL('.', import.meta.url))
@@ -36,23 +37,8 @@ export function installTools() {
   writeFileSync(stamp, lock)
 }
 
-/**
- * The modules users can import, from the `exports` of package.json: `{ name, source }`, as in
- * `{ name: 'spikenorm', source: 'index' }` for src/index.ts.
- */
-export function entryPoints() {
-  const { name, exports } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
-  return Object.entries(exports).flatMap(([path, conditions]) => {
-    const types = typesOf(conditions)
-    if (types === undefined) return []
-    const source = types.replace(/^\.\/dist\//, '').replace(/\.d\.[cm]?ts$/, '')
-    return [{ name: path.replace(/^\./, name).replaceAll('/', '-'), source }]
-  })
-}
-
-/** The declarations of an export, whatever its nesting; `undefined` for plain files. */
-function typesOf(conditions) {
-  if (conditions === null || typeof conditions !== 'object') return undefined
-  if (typeof conditions.types === 'string') return conditions.types
-  return Object.values(conditions).map(typesOf).find(Boolean)
-}
+/** The modules users can import: `{ name, source }`, as in `{ name: 'spikenorm-tfjs', source: 'src/tfjs/index.ts' }`. */
+export const entryPoints = Object.entries(LIBRARIES).map(([entry, source]) => ({
+  name: entry === 'index' ? 'spikenorm' : `spikenorm-${entry.replaceAll('/', '-')}`,
+  source,
+}))
