@@ -7,6 +7,8 @@ export { type ErrorCode, SpikenormError } from './errors.js'
 export * as functional from './functional.js'
 export { enableGrad, noGrad } from './grad-mode.js'
 export type { Handle } from './handle.js'
+export { fold } from './inference/fold.js'
+export { type FoldNetOptions, foldNet } from './inference/fold-net.js'
 export { BatchNorm1d, BatchNorm2d, BatchNorm3d } from './layers/batch-norm.js'
 export {
   BatchNormThroughTime1d,
@@ -31,6 +33,12 @@ export { Module, type StepMode } from './module.js'
 export * as nn from './nn/index.js'
 /** Optimisers and a learning-rate schedule, by the rules of `torch.optim`. */
 export * as optim from './nn/optim.js'
+export {
+  type LoadPyTorchOptions,
+  loadPyTorch,
+  loadPyTorchCheckpoint,
+  type PyTorchValue,
+} from './pytorch-file/load.js'
 export { manualSeed, randperm } from './random.js'
 export { emptyCache, getNumThreads, type MemoryStats, memoryStats, setNumThreads } from './runtime.js'
 export { type LoadResult, loadSafetensors, saveSafetensors } from './state-dict.js'
