@@ -10,6 +10,7 @@ import { PerStep } from '../nn/per-step.js'
 import { copyOf, isCopyable } from './copy.js'
 import { fold } from './fold.js'
 
+/** Options of {@link foldNet}. */
 export interface FoldNetOptions {
   /** Whether a norm behind a Conv2d or Linear that cannot be folded is an error; otherwise it is copied. Default true. */
   strict?: boolean

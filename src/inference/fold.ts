@@ -54,6 +54,7 @@ const AFTER_CONV2D = [
  * norm of different step modes, `ERR_DTYPE` and `ERR_DEVICE` where they do not fit.
  */
 export function fold(layer: Conv2d | Linear, norm: NormLayer & { readonly T: number }): PerStep
+/** Folds `norm` into `layer`, an `nn.PerStep` only for TEBN and BNTT: see the overload above. */
 export function fold<Layer extends Conv2d | Linear>(layer: Layer, norm: NormLayer): Layer | PerStep
 export function fold(layer: Conv2d | Linear, norm: NormLayer): Conv2d | Linear | PerStep {
   expectFoldable(layer, norm)

@@ -8,6 +8,7 @@ import { Tensor, zeros } from '../tensor.js'
 import { Container } from './containers.js'
 import { declareOwn, isOwn } from './own-modules.js'
 
+/** Options of {@link PerStep}. */
 export interface PerStepOptions {
   /** Of this module and all below it. Default `'s'` for this one, and those below as they are. */
   stepMode?: StepMode
@@ -34,11 +35,13 @@ interface Entry extends TapeEntry {
 export class PerStep extends Container {
   /** Number of time steps. */
   readonly T: number
+  /** Whether step 0 follows step T − 1. */
   readonly cyclic: boolean
   readonly #steps: readonly Module[]
   readonly #tape = new Tape<Entry>()
   #step = 0
 
+  /** `modules[t]` is that of time step t; throws `ERR_ARGUMENT` for none, and for what is no module. */
   constructor(modules: readonly Module[], options: PerStepOptions = {}) {
     super()
     if (!Array.isArray(modules) || modules.length === 0) {
@@ -59,6 +62,7 @@ export class PerStep extends Container {
     return this.#steps.at(t)
   }
 
+  /** The modules, in the order of time. */
   [Symbol.iterator](): Iterator<Module> {
     return this.#steps[Symbol.iterator]()
   }
@@ -100,6 +104,7 @@ export class PerStep extends Container {
     return count
   }
 
+  /** @internal */
   protected override chain(x: Tensor): Tensor {
     const modules = this.#steps.slice(this.#step)
     const forward = (t: number, step: Tensor) => {
@@ -123,6 +128,7 @@ export class PerStep extends Container {
     return dx
   }
 
+  /** @internal */
   protected override chainBackward(dy: Tensor): Tensor {
     const { steps, isMulti } = this.#tape.latest()
     const backward = (t: number, step: Tensor) => {
@@ -141,6 +147,7 @@ export class PerStep extends Container {
     this.#tape.clear()
   }
 
+  /** @internal */
   override checkpoint(): Checkpoint {
     const step = this.#step
     const index = {

@@ -24,6 +24,7 @@ export type PyTorchValue =
   | PyTorchValue[]
   | { [key: string]: PyTorchValue }
 
+/** Options of {@link loadPyTorch} and {@link loadPyTorchCheckpoint}. */
 export interface LoadPyTorchOptions {
   /** The key under which the state dict was saved, e.g. `'net'`; an array for keys in keys. Default: the whole file. */
   key?: string | readonly string[]
