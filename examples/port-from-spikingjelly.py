@@ -73,7 +73,13 @@ def distance_to_threshold(net: nn.Module, x: torch.Tensor) -> float:
 
 
 def write() -> None:
-    torch.manual_seed(3)
+    seed = next(seed for seed in range(100) if attempt(seed))
+    print(f"{FIXTURE.name}: written with seed {seed}")
+
+
+def attempt(seed: int) -> bool:
+    """Trains and writes the file; False where a voltage comes so close to the threshold that rounding decides."""
+    torch.manual_seed(seed)
     net = build()
     sgd = torch.optim.SGD(net.parameters(), lr=0.1)
     for _ in range(60):
@@ -87,18 +93,21 @@ def write() -> None:
         logits = net(x).mean(0)
         functional.reset_net(net)
         net.train()
-        moved = {name: value.clone() for name, value in net.state_dict().items()}
         margin = min(margin, distance_to_threshold(net, x))
-        net.load_state_dict(moved)
-    assert margin > 1e-5, f"a voltage is within {margin} of the threshold: take another seed"
+        net.load_state_dict({name.removeprefix("net."): value for name, value in trained.items()})
+    if margin < 1e-4:
+        return False
 
     loss = step(net, sgd, x, labels)
     results = {"x": x, "labels": labels, "logits": logits, "loss": loss}
     results |= {f"grad.{name}": value.grad for name, value in net.named_parameters()}
     results |= {f"stepped.{name}": value for name, value in net.state_dict().items()}
     save_file({name: value.contiguous() for name, value in (trained | results).items()}, FIXTURE)
-    print(f"{FIXTURE.name}: loss {loss.item():.4f}, accuracy {(logits.argmax(1) == labels).float().mean():.2f}, "
-          f"voltages stay {margin:.1e} away from the threshold")
+    print(
+        f"loss {loss.item():.4f}, accuracy {(logits.argmax(1) == labels).float().mean():.2f}, "
+        f"voltages stay {margin:.1e} away from the threshold"
+    )
+    return True
 
 
 def check(path: Path) -> None:
