@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { missingAddon } from '../missing-addon.js'
 /**
  * The command `spikenorm`. Each command is loaded when it is asked for, so that `--help`, `--version` and `doctor` work
  * where the addon does not load.
@@ -83,14 +84,14 @@ main(argv).then(
     if (code !== undefined) process.exitCode = code
   },
   (thrown: Error) => {
-    // What the loader of the addon throws tells of npm and of many files.
-    const isAddon = /native binding/.test(thrown.message)
-    const error = isAddon ? new Failure('the addon does not load; npx spikenorm doctor says why') : thrown
+    // The package's own loader says what to do about a missing addon; the one that it is built from does not.
+    const error = /native binding/.test(thrown.message) ? missingAddon(thrown) : thrown
     const isUsage = error instanceof UsageError
     const name = argv[0] !== undefined && Object.hasOwn(COMMANDS, argv[0]) ? argv[0] : undefined
     // What users can cause has a message that says all; of anything else, the place is needed too.
     const isPlain = isUsage || error instanceof Failure || error.name === 'SpikenormError'
-    console.error(isPlain ? `spikenorm${name ? ` ${name}` : ''}: ${error.message}` : error)
+    const message = error.message.replace(/^spikenorm: /, '')
+    console.error(isPlain ? `spikenorm${name ? ` ${name}` : ''}: ${message}` : error)
     if (isUsage) console.error(`See npx spikenorm${name ? ` ${name}` : ''} --help.`)
     process.exitCode = isUsage ? EXIT_USAGE : EXIT_FAILURE
   },

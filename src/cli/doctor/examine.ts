@@ -1,14 +1,10 @@
 /** Looks at everything there is, and says of what is missing or broken why and what to do. */
 import { statSync } from 'node:fs'
+import { SpikenormError } from '../../errors.js'
+import { missingAddon } from '../../missing-addon.js'
 import { type PackageOfThis, packageOfThis } from '../package.js'
-import type { CudaReport, DeviceReport, Finding, Platform, Report, SelfTest } from './report.js'
-import {
-  describePlatform,
-  isInContainer,
-  loadedLibrary,
-  nvidiaDriverVersion,
-  platformName,
-} from './system.js'
+import type { CudaReport, DeviceReport, Finding, Report, SelfTest } from './report.js'
+import { describePlatform, isInContainer, loadedLibrary, nvidiaDriverVersion } from './system.js'
 
 type Native = typeof import('../../native.js')['native']
 type Found = ReturnType<Native['cudaReport']>
@@ -19,21 +15,20 @@ const DRIVER_NEEDED = 'r580 or later'
 
 export async function examine(): Promise<Report> {
   const own = packageOfThis()
-  const platform = describePlatform()
   const findings: Finding[] = []
   const report: Report = {
     ok: false,
     version: own.version,
     folder: own.folder,
     node: process.version,
-    platform,
+    platform: describePlatform(),
     addon: null,
     cpu: null,
     cuda: null,
     findings,
   }
   examineNode(findings)
-  const native = await loadAddon(own, platform, findings)
+  const native = await loadAddon(findings)
   if (native !== null) {
     report.addon = describeAddon(native, own, findings)
     const tests = await import('./self-test.js')
@@ -57,46 +52,20 @@ function examineNode(findings: Finding[]): void {
 }
 
 /** The addon, or null with a finding: everything else in this program works without. */
-async function loadAddon(
-  own: PackageOfThis,
-  platform: Platform,
-  findings: Finding[],
-): Promise<Native | null> {
+async function loadAddon(findings: Finding[]): Promise<Native | null> {
   try {
     return (await import('../../native.js')).native
   } catch (thrown) {
-    findings.push({ about: 'addon', level: 'error', ...whyNoAddon(thrown, own, platform) })
+    findings.push({ about: 'addon', level: 'error', ...whyNoAddon(thrown) })
     return null
   }
 }
 
-/** The loader tries a file beside it and a package, and chains what came of each as causes. */
-function whyNoAddon(thrown: unknown, own: PackageOfThis, platform: Platform) {
-  const messages: string[] = []
-  for (let error = thrown; error instanceof Error; error = error.cause) messages.push(error.message)
-  const name = platformName(platform)
-  const isAbsence = (message: string) => /^Cannot find (module|native binding|package)/.test(message)
-  const failure = messages.find((message) => !isAbsence(message))
-  const version = own.version === 'unknown' ? '' : `@${own.version}`
-  if (failure !== undefined && messages.length > 1) {
-    return {
-      reason: `the addon is there but does not load: ${failure.split('\n')[0]}`,
-      remedy: `Install ${own.name} again; if that does not help, build it on this machine from its source (npm run build).`,
-    }
-  }
-  const packages = Object.keys(own.optionalDependencies)
-  if (packages.length > 0 && !packages.includes(`${own.name}-${name}`)) {
-    return {
-      reason: `no addon is published for ${name}, only for ${packages.map((one) => one.slice(own.name.length + 1)).join(', ')}`,
-      remedy: 'Build it on this machine from its source (npm run build), which takes Rust 1.89 or later.',
-    }
-  }
-  return {
-    reason: `there is no addon for ${name}: neither ${own.folder}${own.name}.${name}.node nor the package ${own.name}-${name}`,
-    remedy:
-      `Run npm install ${own.name}-${name}${version}; npm leaves it out with --omit=optional, and where package-lock.json ` +
-      'comes from another platform (delete it and node_modules, then npm install).',
-  }
+/** What the package says of a binary that is missing or does not load, in two. */
+function whyNoAddon(thrown: unknown): Pick<Finding, 'reason' | 'remedy'> {
+  const { message } = thrown instanceof SpikenormError ? thrown : missingAddon(thrown)
+  const [reason, remedy] = message.split(/; (?=install|build)/) as [string, string]
+  return { reason: reason.replace('spikenorm: ', ''), remedy: sentence(remedy) }
 }
 
 function describeAddon(native: Native, own: PackageOfThis, findings: Finding[]) {
@@ -236,9 +205,12 @@ function driverRemedy({ driver }: Found, reason: string): string {
 /** `what is wrong (details); what to do` in two. The advice is where the fact is known: in the addon. */
 function splitAdvice(message: string): [string, string] {
   const at = message.lastIndexOf('; ')
-  const sentence = (text: string) => `${text[0]?.toUpperCase()}${text.slice(1)}.`
   if (at < 0) return [message, 'Build it again with nvcc (npm run setup:cuda installs it).']
   return [message.slice(0, at), sentence(message.slice(at + 2))]
+}
+
+function sentence(text: string): string {
+  return `${text[0]?.toUpperCase()}${text.slice(1)}.`
 }
 
 /**

@@ -22,12 +22,6 @@ export function describePlatform(): Platform {
   return { os, arch, libc: glibc === undefined ? 'musl' : `glibc ${glibc}` }
 }
 
-/** The platform as packages with a prebuilt addon are named after it, such as `linux-x64-gnu`. */
-export function platformName({ os, arch, libc }: Platform): string {
-  const abi = os === 'linux' ? (libc === 'musl' ? '-musl' : '-gnu') : os === 'win32' ? '-msvc' : ''
-  return `${os}-${arch}${abi}`
-}
-
 /** The file of a library that this process has loaded. */
 export function loadedLibrary(name: RegExp): string | null {
   return processReport().sharedObjects.find((path) => name.test(path)) ?? null
