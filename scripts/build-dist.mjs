@@ -6,7 +6,7 @@
  * from 20.0 on, and `spikenorm/x` the same as `spikenorm`: dist/x.mjs and dist/x.d.mts only name again what dist/x.js
  * and its declarations hold. Programs are ES modules, and may wait at their top level.
  *
- * A new entry is one line in LIBRARIES or PROGRAMS; the build says what package.json must hold for it.
+ * The entries are in package/entries.mjs.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -14,17 +14,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { bundle } from './package/bundle.mjs'
 import { pruneDeclarations } from './package/declarations.mjs'
-
-/** What users import, by name: `index` is `spikenorm`, any other `spikenorm/name`. */
-const LIBRARIES = {
-  index: 'src/index.ts',
-}
-
-/** What users start, by the name of the file in dist/. package.json's `bin` names those that get a command. */
-const PROGRAMS = {}
-
-/** Files that programs start or read beside themselves: where they come from, and where in dist/ they go. */
-const ASSETS = {}
+import { ASSETS, LIBRARIES, PROGRAMS } from './package/entries.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const dist = join(root, 'dist')

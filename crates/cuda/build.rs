@@ -32,8 +32,7 @@ const KERNELS: [&str; 20] = [
     "../build.rs",
 ];
 
-/// The first nvcc that packs fat binaries well, to a sixth of the size. Drivers of CUDA 12.4 and later unpack them, and what
-/// such an nvcc makes needs a later one anyway.
+/// The first nvcc that packs fat binaries to a sixth of their size. Drivers of CUDA 12.4 and later unpack them.
 const COMPRESSES: (u32, u32) = (12, 8);
 
 fn main() {
