@@ -3,9 +3,12 @@ import { type ParseArgsConfig, parseArgs } from 'node:util'
 import { UsageError } from './errors.js'
 
 type Options = NonNullable<ParseArgsConfig['options']>
+type Parsed<O extends Options> = ReturnType<
+  typeof parseArgs<{ args: string[]; options: O; allowPositionals: true }>
+>
 
 /** Options and positional arguments. Throws {@link UsageError}, naming the option that was probably meant. */
-export function parseArguments<O extends Options>(argv: readonly string[], options: O) {
+export function parseArguments<O extends Options>(argv: readonly string[], options: O): Parsed<O> {
   try {
     return parseArgs({ args: [...argv], options, allowPositionals: true })
   } catch (thrown) {

@@ -10,8 +10,8 @@ interface ProcessReport {
 
 /** Node's own report of this process: what it runs on and what it has loaded. */
 function processReport(): ProcessReport {
-  // Looking up host names can take seconds, and is not needed.
-  process.report.excludeNetwork = true
+  // Looking up host names can take seconds, and is not needed. Younger than the oldest Node supported.
+  Object.assign(process.report, { excludeNetwork: true })
   return process.report.getReport() as unknown as ProcessReport
 }
 
