@@ -5,6 +5,8 @@ export type { DType, TensorData } from './dtype.js'
 export { type ErrorCode, SpikenormError } from './errors.js'
 export * as functional from './functional.js'
 export { enableGrad, noGrad } from './grad-mode.js'
+export { fold } from './inference/fold.js'
+export { type FoldNetOptions, foldNet } from './inference/fold-net.js'
 export { BatchNorm1d, BatchNorm2d, BatchNorm3d } from './layers/batch-norm.js'
 export {
   BatchNormThroughTime1d,

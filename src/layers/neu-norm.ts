@@ -8,6 +8,7 @@ import { type Checkpoint, combined } from '../checkpoint.js'
 import type { Device } from '../device.js'
 import type { DType } from '../dtype.js'
 import { Handle } from '../handle.js'
+import { isInitialising } from '../initialisation.js'
 import { type Conversion, conversionOf, Module, type StepMode } from '../module.js'
 import { native } from '../native.js'
 import { Tape } from '../tape.js'
@@ -60,7 +61,7 @@ export class NeuNorm extends Module {
     this.#spec = new Handle(native.neuNormSpec(inChannels, height, width, this.k, this.sharedAcrossChannels))
     const rows = this.sharedAcrossChannels ? 1 : inChannels
     this.#w = this.registerParameter('w', newParameter([rows, height, width], 0, place))
-    this.resetParameters()
+    if (isInitialising()) this.resetParameters()
   }
 
   override get pendingForwards(): number {

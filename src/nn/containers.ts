@@ -17,7 +17,7 @@ interface Entry extends TapeEntry {
  * A container hands its mode, `reset` and `detach` down to all below it. Its backward first checks that everything
  * below is where its forward left it, so that it does not fail half-way.
  */
-abstract class Container extends Module {
+export abstract class Container extends Module {
   readonly #tape = new Tape<Entry>()
 
   override get stepMode(): StepMode {

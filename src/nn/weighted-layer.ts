@@ -3,6 +3,7 @@ import { type Checkpoint, combined } from '../checkpoint.js'
 import type { Device } from '../device.js'
 import type { DType } from '../dtype.js'
 import { Handle } from '../handle.js'
+import { isInitialising } from '../initialisation.js'
 import { placeOfParameters } from '../layers/arguments.js'
 import { Module, type StepMode } from '../module.js'
 import { native } from '../native.js'
@@ -42,7 +43,7 @@ export abstract class WeightedLayer extends Module {
       (options.bias ?? true)
         ? this.registerParameter('bias', newParameter(shape.slice(0, 1), 0, place))
         : null
-    this.resetParameters()
+    if (isInitialising()) this.resetParameters()
   }
 
   /** Native forward: `[y, saved]`. */
