@@ -5,11 +5,19 @@
  */
 import { existsSync, mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { lintPackage } from './package/checkers.mjs'
-import { coldStart, compile, install, installed, PROGRAMS, runProgram } from './package/consumers.mjs'
+import {
+  askForHelp,
+  coldStart,
+  compile,
+  install,
+  installed,
+  PROGRAMS,
+  runProgram,
+} from './package/consumers.mjs'
 import { wrongContents, wrongManifest } from './package/contents.mjs'
 import { runtimes } from './package/runtimes.mjs'
 import { isForThisMachine, pack, stage } from './package/stage.mjs'
@@ -19,8 +27,9 @@ const HELP = `Packs spikenorm with this machine's binary, installs it as a new u
 
   npm run test:package [-- options]
 
-  --keep          leave the folder it works in, and say where it is
-  --json <file>   write the numbers there
+  --binaries <folder>   has the binary, or folders with it           (default: the project's root)
+  --keep                leave the folder it works in, and say where it is
+  --json <file>         write the numbers there
   --help
 
 What is built is used as it is; npm run build builds. Nothing comes from a registry but other releases of Node, kept
@@ -40,7 +49,7 @@ function options() {
   const text = { type: 'string' }
   const flag = { type: 'boolean' }
   try {
-    return parseArgs({ options: { keep: flag, json: text, help: flag } }).values
+    return parseArgs({ options: { binaries: text, keep: flag, json: text, help: flag } }).values
   } catch (error) {
     console.error(`test:package: ${error.message}\n${HELP}`)
     process.exit(2)
@@ -52,7 +61,11 @@ const mebibytes = (bytes) => `${(bytes / 2 ** 20).toFixed(2)} MiB`
 
 /** Stages and packs. @returns the staged packages, this machine's among them, and the archives */
 function packAll(work) {
-  const staged = stage({ root, out: join(work, 'stage'), binaries: [root] })
+  const staged = stage({
+    root,
+    out: join(work, 'stage'),
+    binaries: [given.binaries ? resolve(given.binaries) : root],
+  })
   const host = staged.platforms.find(({ manifest }) => isForThisMachine(manifest))
   if (!host) throw new Error(`no package of binaries is for ${process.platform}-${process.arch}`)
   if (!host.hasBinary) throw new Error(`there is no ${host.manifest.main}; run npm run build`)
@@ -75,9 +88,11 @@ function checkArchives({ staged, host, main, binary }) {
   ])
 }
 
-function useInstalled(folder, { path, version }) {
+function useInstalled(folder, { path, version }, manifest) {
   for (const program of PROGRAMS)
     report(`Node ${version}: ${program}`, [outputOf(runProgram(root, folder, path, program))])
+  for (const { command, ...result } of askForHelp(folder, path, manifest))
+    report(`Node ${version}: ${command} --help`, [outputOf(result)])
   const times = coldStart(root, folder, path)
   const of = (name) => times[name].toFixed(0)
   console.log(
@@ -110,7 +125,9 @@ function testPackage(work) {
     ...installed.unexpected(folder, [main.name, host.name]),
   ])
   const { found, skipped } = runtimes(join(root, '.cache', 'node'))
-  const start = Object.fromEntries(found.map((runtime) => [runtime.version, useInstalled(folder, runtime)]))
+  const start = Object.fromEntries(
+    found.map((runtime) => [runtime.version, useInstalled(folder, runtime, packed.staged.main.manifest)]),
+  )
   for (const sentence of skipped) console.log(`SKIPPED ${sentence}`)
   for (const compiled of compile(root, folder)) report(`TypeScript, ${compiled.name}`, [outputOf(compiled)])
   checkWithoutBinary(work, packed, found[0].path)

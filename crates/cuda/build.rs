@@ -3,7 +3,7 @@
 //!
 //! Default: machine code for sm_90 and PTX for anything newer or older (compute_75), which the driver
 //! compiles when it is first used. `SPIKENORM_CUDA_ARCHS="75 80 86 89 90 100 120"` makes machine code for
-//! those, and PTX of the newest.
+//! those, and PTX of the newest. `SPIKENORM_NO_CUDA` leaves the kernels out; a sentence in it is the reason that users see.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -58,8 +58,14 @@ fn main() {
 
 /// The places scripts/setup-cuda.mjs looks in, in its order.
 fn find_nvcc() -> Result<PathBuf, String> {
-    if env::var_os("SPIKENORM_NO_CUDA").is_some() {
-        return Err("this build was made with SPIKENORM_NO_CUDA set".into());
+    if let Some(value) = env::var_os("SPIKENORM_NO_CUDA") {
+        let sentence = value.to_string_lossy().trim().replace('\n', " ");
+        let is_reason = sentence.contains(' ');
+        return Err(if is_reason {
+            sentence
+        } else {
+            "this build was made with SPIKENORM_NO_CUDA set".into()
+        });
     }
     let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/cuda/site/nvidia/cu13/bin");
     println!("cargo::rerun-if-changed={}", cache.display());

@@ -4,8 +4,11 @@ import { join } from 'node:path'
 
 const CHECKERS = {
   'publint --strict': (archive) => ['publint', ['run', archive, '--strict']],
-  // Resolution of before Node 16 knows no exports and finds the entry by `main`.
-  'attw --pack': (archive) => ['attw', [archive, '--no-emoji', '--no-color', '--format', 'ascii']],
+  // Without the resolution of before Node 16, which knows no exports and so nothing but the main entry.
+  'attw --pack': (archive) => [
+    'attw',
+    [archive, '--profile', 'node16', '--no-emoji', '--no-color', '--format', 'ascii'],
+  ],
 }
 const WINDOWS = process.platform === 'win32'
 

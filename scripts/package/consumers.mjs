@@ -39,6 +39,14 @@ export function runProgram(root, folder, node, program) {
   return run(node, [program], folder)
 }
 
+/** Asks each command of an installed package for its help. @returns what each says, by name */
+export function askForHelp(folder, node, { name, bin = {} }) {
+  return Object.entries(bin).map(([command, file]) => {
+    const result = run(node, [join('node_modules', name, file), '--help'], folder)
+    return { command, ...result, isGood: result.isGood && result.output.length > 0 }
+  })
+}
+
 const median = (values) => values.sort((a, b) => a - b)[values.length >> 1]
 
 /** Medians, in milliseconds after the start of the process. `bare` is a program that does nothing. */
@@ -67,11 +75,11 @@ const STRICT = {
 const COMPILERS = {
   nodenext: {
     compilerOptions: { ...STRICT, module: 'nodenext', moduleResolution: 'nodenext' },
-    files: ['consumer.mts', 'consumer.cts'],
+    files: ['consumer.mts', 'consumer.cts', 'same-class.mts'],
   },
   node16: {
     compilerOptions: { ...STRICT, module: 'node16', moduleResolution: 'node16' },
-    files: ['consumer.mts', 'consumer.cts'],
+    files: ['consumer.mts', 'consumer.cts', 'same-class.mts'],
   },
   bundler: {
     compilerOptions: { ...STRICT, module: 'esnext', moduleResolution: 'bundler' },
@@ -82,7 +90,7 @@ const COMPILERS = {
 /** Compiles the consumers of test/package/. @returns what each way of resolving modules says */
 export function compile(root, folder) {
   const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc')
-  for (const name of ['consumer.mts', 'consumer.cts'])
+  for (const name of new Set(Object.values(COMPILERS).flatMap(({ files }) => files)))
     copyFileSync(join(root, 'test', 'package', name), join(folder, name))
   return Object.entries(COMPILERS).map(([name, config]) => {
     const file = join(folder, `tsconfig.${name}.json`)

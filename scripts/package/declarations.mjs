@@ -1,5 +1,5 @@
-/** Declarations that no entry of the package leads to are not shipped. */
-import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs'
+/** Makes the compiler's declarations fit for publishing: those that no entry leads to are removed. */
+import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative, resolve } from 'node:path'
 
 const SPECIFIERS = /(?:\bfrom\s*|\bimport\s*\(\s*|^import\s+)['"](\.[^'"]+)['"]/gm
@@ -9,6 +9,14 @@ function imports(file) {
   return [...readFileSync(file, 'utf8').matchAll(SPECIFIERS)].map(([, specifier]) =>
     resolve(dirname(file), specifier.replace(/\.js$/, '.d.ts')),
   )
+}
+
+/** Users need not have it among their `lib`, and the compiler does not say so by itself. */
+const DISPOSABLE = '/// <reference lib="esnext.disposable" />\n'
+
+function referToLibraries(file) {
+  const text = readFileSync(file, 'utf8')
+  if (text.includes('[Symbol.dispose]')) writeFileSync(file, DISPOSABLE + text)
 }
 
 /** Removes every .d.ts below `folder` that cannot be reached from `entries`, and folders that are empty then. */
@@ -22,6 +30,7 @@ export function pruneDeclarations(folder, entries) {
     if (relative(folder, file).startsWith('..'))
       throw new Error(`declarations: a public type leads out of the package's dist, to ${file}`)
     reached.add(file)
+    referToLibraries(file)
     waiting.push(...imports(file))
   }
   const all = readdirSync(folder, { recursive: true, withFileTypes: true })

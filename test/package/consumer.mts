@@ -10,7 +10,6 @@ import {
   type Tensor,
   tensor,
 } from 'spikenorm'
-import type * as required from './consumer.cjs'
 
 const dtype: DType = 'float32'
 const norm: Module = new BatchNorm2d(4, { stepMode: 'm', momentum: null, dtype })
@@ -19,8 +18,6 @@ export const net: Module = new nn.Sequential(norm, new nn.LIFNode({ stepMode: 'm
 export const adam: optim.Adam = new optim.Adam(net.parameters(), { lr: 1e-3 })
 export const state: Record<string, Tensor> = loadSafetensors('net.safetensors')
 export const codeOf = (error: unknown) => (error instanceof SpikenormError ? error.code : undefined)
-// One class, whichever way it came.
-export const same: typeof Tensor = {} as typeof required.RequiredTensor
 // @ts-expect-error there is no such dtype
 export const wrong: DType = 'float128'
 // @ts-expect-error a layer has channels
