@@ -12,28 +12,13 @@ import {
   loadSafetensors,
   NeuNorm,
   nn,
-  saveSafetensors,
   TemporalEffectiveBatchNorm2d,
-  type Tensor,
   ThresholdDependentBatchNorm3d,
   tensor,
 } from '../../src/index.js'
-import { FIXTURES, spikenorm, temporaryFolder } from './support.js'
+import { converted, FIXTURES, fileOf, spikenorm, temporaryFolder } from './support.js'
 
 const fixture = (name: string) => join(FIXTURES, `${name}.safetensors`)
-
-function converted(...args: string[]) {
-  const { status, stdout, stderr } = spikenorm(['convert', ...args, '--json'])
-  expect(stdout, stderr).toMatch(/^\{/)
-  return { status, stderr, ...JSON.parse(stdout) }
-}
-
-/** A file of these tensors in a folder of the test. */
-function fileOf(dict: Record<string, Tensor>): string {
-  const path = join(temporaryFolder(), 'given.safetensors')
-  saveSafetensors(path, dict)
-  return path
-}
 
 const keysOf = (path: string) => Object.keys(loadSafetensors(path))
 

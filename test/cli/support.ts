@@ -1,11 +1,12 @@
 // Running the command as its users do: in a process of its own.
 
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { onTestFinished } from 'vitest'
+import { expect, onTestFinished } from 'vitest'
+import { saveSafetensors, type Tensor } from '../../src/index.js'
 
 export const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 export const FIXTURES = join(ROOT, 'test', 'fixtures')
@@ -48,8 +49,16 @@ export function temporaryFolder(): string {
   return folder
 }
 
-/** The command as the package has it, or null where dist/ has not been built. */
-export function builtCommand(): string | null {
-  const file = join(ROOT, 'dist', 'cli.mjs')
-  return existsSync(file) ? file : null
+/** What `convert --json` prints, with the exit status. */
+export function converted(...args: string[]) {
+  const { status, stdout, stderr } = spikenorm(['convert', ...args, '--json'])
+  expect(stdout, stderr).toMatch(/^\{/)
+  return { status, stderr, ...JSON.parse(stdout) }
+}
+
+/** A file of these tensors in a folder of the test. */
+export function fileOf(dict: Record<string, Tensor>): string {
+  const path = join(temporaryFolder(), 'given.safetensors')
+  saveSafetensors(path, dict)
+  return path
 }

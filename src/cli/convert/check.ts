@@ -1,7 +1,7 @@
 /** Do the keys and shapes fit a layer? */
 import type { Module } from '../../index.js'
 import { shapeText } from '../text.js'
-import { type Arguments, build, classesText, findLayers } from './layers.js'
+import { type Arguments, build, classesText, findLayers, onlyOwn } from './layers.js'
 import { type Dict, select } from './rename.js'
 
 export interface CheckResult {
@@ -29,13 +29,6 @@ export function checkAll(dict: Dict): CheckResult[] {
     const { layer, args: all } = build(classes[0] as string, {}, args)
     return { prefix, class: classesText(classes), args: all, ...compare(layer, own) }
   })
-}
-
-/** The keys of the layer at the root, and none of layers below it. */
-function onlyOwn(dict: Dict): Dict {
-  return Object.fromEntries(
-    Object.entries(dict).filter(([key]) => !key.includes('.') || key.startsWith('bn_list.')),
-  )
 }
 
 function compare(layer: Module, dict: Dict) {

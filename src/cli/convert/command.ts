@@ -6,6 +6,7 @@ import { Failure, UsageError } from '../errors.js'
 import { type CheckResult, checkAll, checkClass, checkText } from './check.js'
 import { convertDtype } from './dtype.js'
 import { load, save } from './file.js'
+import { foldDict, parseFolding } from './fold.js'
 import { type Arguments, CLASS_NAMES, classesText, findLayers } from './layers.js'
 import { type Dict, parseRenaming, rename, select } from './rename.js'
 import { summariseAll, summaryTable } from './statistics.js'
@@ -22,6 +23,9 @@ What is asked for is done in this order:
   --select <prefix>       only the keys that begin with it, named without it
   --strip-prefix <p>      takes the prefix off the keys that begin with it, such as 'module.'
   --rename <re>=<text>    in every key, text for what the regular expression matches; $1 is its first group
+  --fold conv=<p>,norm=<p>  folds the batch norm of the second prefix into the convolution or linear layer of the first, for
+                          inference; add eps=<number> where the norm's is not 1e-5. TEBN and BNTT make T layers of it
+                          (nn.PerStep)
   --dtype <name>          ${FLOAT_DTYPES.join(', ')}: all but whole numbers, each value rounded once
   --check <class>         whether keys and shapes fit a layer; auto: every layer that the keys tell of
   --args <json>           its arguments by name, such as '{"T":4,"numFeatures":64,"affine":false}'; what is left out is
@@ -29,7 +33,7 @@ What is asked for is done in this order:
   --output, -o <file>     writes what has become of it, as .safetensors
   --force                 also over a file that is there
 
---strip-prefix and --rename may be given several times.
+--strip-prefix, --rename and --fold may be given several times.
 
   --json                  what was found, as JSON
   --help, -h              this text
@@ -41,6 +45,7 @@ Examples:
   npx spikenorm convert model.safetensors
   npx spikenorm convert model.safetensors --select bn1. --check TemporalEffectiveBatchNorm2d --args '{"T":4}'
   npx spikenorm convert model.safetensors --strip-prefix module. --rename '^conv1=stem' --dtype float16 -o small.safetensors
+  npx spikenorm convert model.safetensors --fold conv=conv1,norm=bn1 --fold conv=conv2,norm=bn2 -o folded.safetensors
 `
 
 const text = { type: 'string' } as const
@@ -50,6 +55,7 @@ const OPTIONS = {
   select: text,
   'strip-prefix': texts,
   rename: texts,
+  fold: texts,
   dtype: text,
   check: text,
   args: text,
@@ -71,6 +77,7 @@ export async function run(argv: readonly string[]): Promise<number> {
   const { output } = values
   // Everything that can be said about the command line is said before a large file is read.
   const renamings = (values.rename ?? []).map(parseRenaming)
+  const foldings = (values.fold ?? []).map(parseFolding)
   const dtype = values.dtype === undefined ? undefined : floatDtype(values.dtype)
   const args = parseArgs(values.args, values.check)
   if (output !== undefined && existsSync(output) && !values.force)
@@ -84,6 +91,7 @@ export async function run(argv: readonly string[]): Promise<number> {
   let dict: Dict = load(file)
   if (values.select !== undefined) dict = select(dict, values.select)
   dict = rename(dict, { strip: values['strip-prefix'] ?? [], renamings }, note)
+  for (const folding of foldings) dict = foldDict(dict, folding)
   if (dtype !== undefined) dict = convertDtype(dict, dtype, note)
   const checks = values.check === undefined ? [] : check(dict, values.check, args)
   const fits = checks.every((result) => result.fits)

@@ -80,6 +80,12 @@ export interface FoundLayer {
 const LAST_NAME =
   /^(?<prefix>(?:.*\.)?)(?:bn_list\.(?<step>\d+)\.)?(?<name>weight|bias|running_mean|running_var|num_batches_tracked|scale|w)$/
 
+/** The keys of the layer at the root, and none of layers below it. */
+export function onlyOwn(dict: Dict): Dict {
+  const isOwn = (key: string) => !key.includes('.') || /^bn_list\.\d+\.[^.]+$/.test(key)
+  return Object.fromEntries(Object.entries(dict).filter(([key]) => isOwn(key)))
+}
+
 /** Every layer of {@link CLASS_NAMES} that the keys tell of, in their order. */
 export function findLayers(dict: Dict): FoundLayer[] {
   const prefixes = new Set(Object.keys(dict).flatMap((key) => LAST_NAME.exec(key)?.groups?.prefix ?? []))

@@ -145,7 +145,10 @@ function examineCuda(
     }
   })
   if (isReady && found.cublas === undefined) {
-    const [reason, remedy] = splitAdvice(found.cublasProblem ?? 'not found')
+    const [reason, remedy] = splitAdvice(
+      found.cublasProblem ?? 'there is no cuBLAS',
+      'Install the CUDA toolkit.',
+    )
     findings.push({
       about: 'cublas',
       level: 'note',
@@ -173,7 +176,12 @@ function examineCuda(
 
 function examineKernels(found: Found, findings: Finding[]): void {
   if (found.kernelsProblem === undefined) return
-  const [reason, remedy] = splitAdvice(found.kernelsProblem)
+  const [reason, remedy] = splitAdvice(
+    found.kernelsProblem,
+    found.kernelsProblem.includes('SPIKENORM_NO_CUDA')
+      ? 'Build it again without that variable and with nvcc, which npm run setup:cuda installs.'
+      : 'Use the CPU, or a machine of another kind for the GPU.',
+  )
   findings.push({ about: 'kernels', level: 'note', reason, remedy })
 }
 
@@ -202,11 +210,10 @@ function driverRemedy({ driver }: Found, reason: string): string {
   return `Run nvidia-smi, which says what is wrong; after an update of the driver restart the machine.${hidden}${container}`
 }
 
-/** `what is wrong (details); what to do` in two. The advice is where the fact is known: in the addon. */
-function splitAdvice(message: string): [string, string] {
+/** `what is wrong (details); what to do` in two, where it has both. */
+function splitAdvice(message: string, otherwise: string): [string, string] {
   const at = message.lastIndexOf('; ')
-  if (at < 0) return [message, 'Build it again with nvcc (npm run setup:cuda installs it).']
-  return [message.slice(0, at), sentence(message.slice(at + 2))]
+  return at < 0 ? [message, otherwise] : [message.slice(0, at), sentence(message.slice(at + 2))]
 }
 
 function sentence(text: string): string {
