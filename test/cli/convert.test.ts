@@ -265,7 +265,7 @@ describe('convert --check', () => {
       },
     ])
     const { stdout } = spikenorm(['convert', path, ...args])
-    expect(stdout).toContain('BatchNorm2d(numFeatures: 4): does not fit')
+    expect(stdout).toContain('root: does not fit BatchNorm2d(numFeatures: 4)')
     expect(stdout).toMatch(/^ +wrong shape running_mean: expected \[4\], got \[3\]$/m)
   })
 
@@ -315,7 +315,7 @@ describe('convert --check', () => {
       return `${status} ${stderr.split('\n')[0]}`
     }
     expect(of('--check', 'BatchNorm2')).toBe(
-      '2 spikenorm convert: --check: unknown class BatchNorm2. Did you mean BatchNorm1d?',
+      '2 spikenorm convert: --check: unknown class BatchNorm2. Did you mean BatchNorm2d?',
     )
     expect(of('--check', 'BatchNorm2d', '--args', '{"numFeature":3}')).toContain('Did you mean numFeatures?')
     expect(of('--check', 'BatchNorm2d', '--args', '[3]')).toContain(

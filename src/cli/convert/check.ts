@@ -1,7 +1,7 @@
 /** Do the keys and shapes fit a layer? */
 import type { Module } from '../../index.js'
 import { shapeText } from '../text.js'
-import { type Arguments, build, classesText, findLayers, onlyOwn } from './layers.js'
+import { type Arguments, build, classesText, findLayers, onlyOwn, placeOf } from './layers.js'
 import { type Dict, select } from './rename.js'
 
 export interface CheckResult {
@@ -47,8 +47,8 @@ function compare(layer: Module, dict: Dict) {
 
 export function checkText({ prefix, class: name, args, ...result }: CheckResult): string {
   const given = Object.entries(args).map(([key, value]) => `${key}: ${JSON.stringify(value)}`)
-  const what = `${prefix === '' ? '' : `${prefix} `}${name}(${given.join(', ')})`
-  if (result.fits) return `${what}: fits`
+  const what = `${name}(${given.join(', ')})`
+  if (result.fits) return `${placeOf(prefix)}: fits ${what}`
   const problems = [
     ...result.missing.map((key) => `missing     ${prefix}${key}`),
     ...result.unexpected.map((key) => `unexpected  ${prefix}${key}`),
@@ -57,5 +57,5 @@ export function checkText({ prefix, class: name, args, ...result }: CheckResult)
         `wrong shape ${prefix}${key}: expected ${shapeText(expected)}, got ${shapeText(got)}`,
     ),
   ]
-  return `${what}: does not fit\n${problems.map((line) => `  ${line}`).join('\n')}`
+  return `${placeOf(prefix)}: does not fit ${what}\n${problems.map((line) => `  ${line}`).join('\n')}`
 }

@@ -7,7 +7,7 @@ import { type CheckResult, checkAll, checkClass, checkText } from './check.js'
 import { convertDtype } from './dtype.js'
 import { load, save } from './file.js'
 import { foldDict, parseFolding } from './fold.js'
-import { type Arguments, CLASS_NAMES, classesText, findLayers } from './layers.js'
+import { type Arguments, CLASS_NAMES, classesText, findLayers, placeOf } from './layers.js'
 import { type Dict, parseRenaming, rename, select } from './rename.js'
 import { summariseAll, summaryTable } from './statistics.js'
 
@@ -106,7 +106,7 @@ export async function run(argv: readonly string[]): Promise<number> {
   console.log(summaryTable(tensors))
   if (values.check === undefined) {
     for (const { prefix, classes } of findLayers(dict))
-      console.log(`${prefix || 'root'}: ${classesText(classes)}`)
+      console.log(`${placeOf(prefix)}: ${classesText(classes)}`)
   }
   for (const result of checks) console.log(checkText(result))
   if (isWritten) console.log(`Written: ${output}`)

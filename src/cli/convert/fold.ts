@@ -2,7 +2,7 @@
 import { fold as foldLayers, type NormLayer, type nn, type Tensor } from '../../index.js'
 import { nearest } from '../arguments.js'
 import { Failure, UsageError } from '../errors.js'
-import { type Arguments, build, type FoundLayer, findLayers, onlyOwn } from './layers.js'
+import { type Arguments, build, type FoundLayer, findLayers, onlyOwn, placeOf } from './layers.js'
 import type { Dict } from './rename.js'
 import { select, someOf } from './rename.js'
 
@@ -89,9 +89,12 @@ function absent(
   classes: string[],
 ): Failure {
   const others = layers.filter((layer) => layer.classes.some((name) => classes.includes(name)))
-  const names = others.map((layer) => layer.prefix.replace(/\.$/, '')).filter((name) => name !== '')
+  const names = others
+    .map((layer) => layer.prefix)
+    .filter((each) => each !== '')
+    .map(placeOf)
   return new Failure(
-    `--fold: ${option}=${prefix.slice(0, -1)} has not the keys of a ${what}; there are ${someOf(names)}`,
+    `--fold: ${option}=${placeOf(prefix)} has not the keys of a ${what}; there are ${someOf(names)}`,
   )
 }
 

@@ -135,6 +135,11 @@ function guess(dict: Dict, prefix: string): FoundLayer | undefined {
   return undefined
 }
 
+/** A prefix as a layer's name. */
+export function placeOf(prefix: string): string {
+  return prefix === '' ? 'root' : prefix.replace(/\.$/, '')
+}
+
 /** `BatchNorm1d/2d/3d or ThresholdDependentBatchNorm1d/2d/3d`. */
 export function classesText(classes: readonly string[]): string {
   const families = new Map<string, string[]>()
