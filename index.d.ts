@@ -22,6 +22,9 @@ export interface AdamConfig {
 /** Moves parameters, moments and counts of steps (int64, shape []) in place: all, or on an error none. */
 export declare function adamStep(config: AdamConfig, parameters: Array<number>, grads: Array<number>, firstMoments: Array<number>, secondMoments: Array<number>, steps: Array<number>): void
 
+/** Version of the addon, which the package beside it should have too. */
+export declare function addonVersion(): string
+
 /** Backward of a saved forward: dx. */
 export declare function avgPool2DBackward(saved: number, dy: number): number
 
@@ -82,6 +85,25 @@ export declare function cudaEventRecord(event: number): void
 export declare function cudaEventSynchronize(event: number): void
 
 export declare function cudaGraphReplay(graph: number): void
+
+export declare function cudaReport(): CudaReport
+
+/** What there is of CUDA, each part by itself: for `spikenorm doctor`. */
+export interface CudaReport {
+  /** What the kernels of this build are compiled to; none where it has no kernels. */
+  kernels: Array<string>
+  kernelsProblem?: string
+  /** 'absent', 'noDevice', 'broken' or 'ready'. */
+  driver: string
+  driverProblem?: string
+  /** Newest CUDA that the driver serves, major and minor. */
+  driverCuda?: Array<number>
+  devices: Array<CudaDeviceInfo>
+  /** What cuBLAS was loaded by. */
+  cublas?: string
+  cublasVersion?: Array<number>
+  cublasProblem?: string
+}
 
 /** The CUstream handle of the stream that everything on a device goes through. */
 export declare function cudaStream(device: string): bigint

@@ -93,6 +93,8 @@ const steps = [
     inputs: [
       'src',
       'bench',
+      'examples/digits',
+      'test/support/reference.ts',
       'index.d.ts',
       'index.js',
       'package.json',

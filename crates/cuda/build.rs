@@ -48,6 +48,7 @@ fn main() {
         Ok(nvcc) => {
             compile(&nvcc, &kernels.join("kernels.cu"));
             println!("cargo::rustc-cfg=spikenorm_kernels");
+            println!("cargo::rustc-env=SPIKENORM_KERNEL_TARGETS={}", targets().join(" "));
             String::new()
         }
         Err(reason) => reason,
@@ -108,6 +109,11 @@ fn architectures() -> Vec<String> {
         None => vec![machine_code(&90), ptx(75)],
         Some(&newest) => list.iter().map(machine_code).chain([ptx(newest)]).collect(),
     }
+}
+
+/// What the kernels are compiled to, such as `sm_90` and `compute_75` (PTX).
+fn targets() -> Vec<String> {
+    architectures().iter().filter_map(|pair| Some(pair.split_once("code=")?.1.to_owned())).collect()
 }
 
 fn compile(nvcc: &Path, source: &Path) {
