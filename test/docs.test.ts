@@ -55,8 +55,18 @@ const SPIKINGJELLY_LAYERS = `
 
 const NAMESPACES: Record<string, object> = { cuda, functional, nn, optim }
 
-/** What users import, and the source of each. */
-const ENTRY_POINTS: Record<string, string> = { spikenorm: 'src/index.ts' }
+/** What users import, and the source of each: read from the table itself, which is plain JavaScript. */
+const ENTRY_POINTS: Record<string, string> = await entryPoints()
+
+async function entryPoints(): Promise<Record<string, string>> {
+  const path = pathToFileURL(join(root, 'scripts', 'package', 'entries.mjs')).href
+  const { LIBRARIES } = (await import(path)) as { LIBRARIES: Record<string, string> }
+  const named = Object.entries(LIBRARIES).map(([entry, source]) => [
+    entry === 'index' ? 'spikenorm' : `spikenorm/${entry}`,
+    source,
+  ])
+  return Object.fromEntries(named) as Record<string, string>
+}
 
 describe('CONTRIBUTING.md', () => {
   const text = read('CONTRIBUTING.md')
