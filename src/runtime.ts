@@ -4,7 +4,7 @@ import { native } from './native.js'
 
 /**
  * Number of CPU threads for everything that follows, in the whole process, as `torch.set_num_threads`; all cores at first.
- * Changes no result, not in one bit. Throws `ERR_ARGUMENT` below 1.
+ * Changes no result, not in one bit. Throws `ERR_ARGUMENT` outside of 1 to 1024.
  */
 export function setNumThreads(threads: number): void {
   native.setNumThreads(threads)
