@@ -114,7 +114,7 @@ class Conversion {
     const known = this.#made.get(value)
     if (known !== undefined) return known
     if (this.#open.has(value) || place.length > DEEPEST) {
-      throw fileError(this.#archive.path, `${show(place.slice(0, 5))} … is nested without end`)
+      throw fileError(this.#archive.path, `what is under ${show(place.slice(0, 3))} is nested without end`)
     }
     this.#open.add(value)
     const made = this.#make(value, place)
@@ -168,7 +168,12 @@ class Conversion {
 
 /** A place in the file, for messages. */
 function show(place: readonly string[]): string {
-  return place.length === 0 ? 'the file' : place.map((key) => `'${key}'`).join(' in ')
+  return place.length === 0
+    ? 'the file'
+    : place
+        .map((key) => `'${key}'`)
+        .reverse()
+        .join(' in ')
 }
 
 function kindOf(value: unknown): string {
