@@ -28,6 +28,12 @@ export {
 export { Module, type StepMode } from './module.js'
 export * as nn from './nn/index.js'
 export * as optim from './nn/optim.js'
+export {
+  type LoadPyTorchOptions,
+  loadPyTorch,
+  loadPyTorchCheckpoint,
+  type PyTorchValue,
+} from './pytorch-file/load.js'
 export { manualSeed, randperm } from './random.js'
 export { emptyCache, getNumThreads, type MemoryStats, memoryStats, setNumThreads } from './runtime.js'
 export { type LoadResult, loadSafetensors, saveSafetensors } from './state-dict.js'
