@@ -311,5 +311,6 @@ describe('ERR_FILE', () => {
 
   it('does not stand for a path that is none', () => {
     expectCode('ERR_ARGUMENT', () => loadPyTorch(7 as never), 'path')
+    expectCode('ERR_ARGUMENT', () => loadPyTorch(file('small'), { key: 7 as never }), 'key')
   })
 })

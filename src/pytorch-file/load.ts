@@ -91,7 +91,11 @@ function reading<R>(
 
 function keysOf(key: LoadPyTorchOptions['key']): readonly string[] {
   if (key === undefined) return []
-  return typeof key === 'string' ? [key] : key
+  const keys = typeof key === 'string' ? [key] : key
+  if (!Array.isArray(keys) || !keys.every((one) => typeof one === 'string')) {
+    throw new SpikenormError('ERR_ARGUMENT', 'key: expected a string or an array of strings')
+  }
+  return keys
 }
 
 const LEFT_OUT = Symbol('left out')
@@ -179,6 +183,8 @@ function show(place: readonly string[]): string {
 function kindOf(value: unknown): string {
   if (value instanceof PickledTensor) return 'a tensor'
   if (value instanceof PickledDict) return 'a dict'
+  if (value instanceof PickledDType) return `torch.${value.name}`
+  if (value instanceof Uint8Array) return 'bytes'
   if (value instanceof PickledStorage) return 'a storage without a tensor'
   if (value instanceof PickledGlobal || value instanceof Unsupported) return value.name
   if (Array.isArray(value)) return 'a list'
