@@ -42,7 +42,7 @@ listed, and the layers that their keys tell of. What is asked for is done in thi
   --json                  what was found, as JSON
   --help, -h              this text
 
-Classes: ${CLASS_NAMES.join(', ')}.
+Classes: ${classesText(CLASS_NAMES).replaceAll(' or ', ', ')}.
 The exit status is 1 where something cannot be done or does not fit.
 
 Examples:
