@@ -92,7 +92,11 @@ function reading<R>(
 
 function keysOf(key: LoadPyTorchOptions['key']): readonly string[] {
   if (key === undefined) return []
-  return typeof key === 'string' ? [key] : key
+  const keys = typeof key === 'string' ? [key] : key
+  if (!Array.isArray(keys) || !keys.every((one) => typeof one === 'string')) {
+    throw new SpikenormError('ERR_ARGUMENT', 'key: expected a string or an array of strings')
+  }
+  return keys
 }
 
 const LEFT_OUT = Symbol('left out')
@@ -115,7 +119,7 @@ class Conversion {
     const known = this.#made.get(value)
     if (known !== undefined) return known
     if (this.#open.has(value) || place.length > DEEPEST) {
-      throw fileError(this.#archive.path, `${show(place.slice(0, 5))} … is nested without end`)
+      throw fileError(this.#archive.path, `what is under ${show(place.slice(0, 3))} is nested without end`)
     }
     this.#open.add(value)
     const made = this.#make(value, place)
@@ -169,12 +173,19 @@ class Conversion {
 
 /** A place in the file, for messages. */
 function show(place: readonly string[]): string {
-  return place.length === 0 ? 'the file' : place.map((key) => `'${key}'`).join(' in ')
+  return place.length === 0
+    ? 'the file'
+    : place
+        .map((key) => `'${key}'`)
+        .reverse()
+        .join(' in ')
 }
 
 function kindOf(value: unknown): string {
   if (value instanceof PickledTensor) return 'a tensor'
   if (value instanceof PickledDict) return 'a dict'
+  if (value instanceof PickledDType) return `torch.${value.name}`
+  if (value instanceof Uint8Array) return 'bytes'
   if (value instanceof PickledStorage) return 'a storage without a tensor'
   if (value instanceof PickledGlobal || value instanceof Unsupported) return value.name
   if (Array.isArray(value)) return 'a list'

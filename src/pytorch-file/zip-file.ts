@@ -77,7 +77,8 @@ export class ZipFile {
       throw fileError(this.path, `${entry.name}: bytes ${start}..${end} of ${entry.size}`)
     }
     if (entry.method === STORED) return this.#bytes(this.#dataOffset(entry) + start, end - start)
-    return this.#inflate(entry).slice(start, end) as Uint8Array<ArrayBuffer>
+    // A copy: an inflated Buffer's own slice() would be a view of it.
+    return new Uint8Array(this.#inflate(entry).subarray(start, end))
   }
 
   #inflate(entry: ZipEntry): Uint8Array {

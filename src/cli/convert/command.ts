@@ -1,11 +1,11 @@
 /** `spikenorm convert`: the arguments, and the order in which things are done. */
 import { existsSync } from 'node:fs'
-import type { DType } from '../../index.js'
+import { type DType, saveSafetensors } from '../../index.js'
 import { parseArguments } from '../arguments.js'
 import { Failure, UsageError } from '../errors.js'
 import { type CheckResult, checkAll, checkClass, checkText } from './check.js'
 import { convertDtype } from './dtype.js'
-import { load, save } from './file.js'
+import { load } from './file.js'
 import { foldDict, parseFolding } from './fold.js'
 import { type Arguments, CLASS_NAMES, classesText, findLayers, placeOf } from './layers.js'
 import { type Dict, parseRenaming, rename, select } from './rename.js'
@@ -17,15 +17,19 @@ const HELP = `Inspects, checks, renames and converts the weights in a checkpoint
 
 Usage: npx spikenorm convert <file> [options]
 
-<file> is a .safetensors file. Without options its tensors are listed, and the layers that their keys tell of.
-What is asked for is done in this order:
+<file> is a .safetensors file, or one of torch.save (.pt, .pth), of which no code is run. Without options its tensors are
+listed, and the layers that their keys tell of. What is asked for is done in this order:
 
+  --key <name>            where the state dict is in a file of torch.save that holds more, such as an optimiser's; several
+                          for a key within a key
+  --skip-unsupported      leaves out tensors of dtypes that have no counterpart here
   --select <prefix>       only the keys that begin with it, named without it
   --strip-prefix <p>      takes the prefix off the keys that begin with it, such as 'module.'
   --rename <re>=<text>    in every key, text for what the regular expression matches; $1 is its first group
-  --fold conv=<p>,norm=<p>  folds the batch norm of the second prefix into the convolution or linear layer of the first, for
-                          inference; add eps=<number> where the norm's is not 1e-5. TEBN and BNTT make T layers of it
-                          (nn.PerStep)
+  --fold conv=<p>,norm=<p>
+                          folds the batch norm below the second prefix into the convolution or linear layer below the
+                          first, for inference; add ,eps=<number> where the norm's is not 1e-5. TEBN and BNTT make
+                          T layers of it, for nn.PerStep
   --dtype <name>          ${FLOAT_DTYPES.join(', ')}: all but whole numbers, each value rounded once
   --check <class>         whether keys and shapes fit a layer; auto: every layer that the keys tell of
   --args <json>           its arguments by name, such as '{"T":4,"numFeatures":64,"affine":false}'; what is left out is
@@ -38,20 +42,24 @@ What is asked for is done in this order:
   --json                  what was found, as JSON
   --help, -h              this text
 
-Classes: ${CLASS_NAMES.join(', ')}.
+Classes: ${classesText(CLASS_NAMES).replaceAll(' or ', ', ')}.
 The exit status is 1 where something cannot be done or does not fit.
 
 Examples:
   npx spikenorm convert model.safetensors
+  npx spikenorm convert checkpoint.pt --key net -o model.safetensors
   npx spikenorm convert model.safetensors --select bn1. --check TemporalEffectiveBatchNorm2d --args '{"T":4}'
-  npx spikenorm convert model.safetensors --strip-prefix module. --rename '^conv1=stem' --dtype float16 -o small.safetensors
-  npx spikenorm convert model.safetensors --fold conv=conv1,norm=bn1 --fold conv=conv2,norm=bn2 -o folded.safetensors
+  npx spikenorm convert model.safetensors --strip-prefix module. --dtype float16 -o half.safetensors
+  npx spikenorm convert model.safetensors --rename '^layers\\.(\\d+)=$1' -o renamed.safetensors
+  npx spikenorm convert model.safetensors --fold conv=conv1,norm=bn1 -o folded.safetensors
 `
 
 const text = { type: 'string' } as const
 const texts = { type: 'string', multiple: true } as const
 const flag = { type: 'boolean' } as const
 const OPTIONS = {
+  key: texts,
+  'skip-unsupported': flag,
   select: text,
   'strip-prefix': texts,
   rename: texts,
@@ -72,7 +80,7 @@ export async function run(argv: readonly string[]): Promise<number> {
     return 0
   }
   const [file, ...others] = positionals
-  if (file === undefined) throw new UsageError('which file? Give the path of a .safetensors file.')
+  if (file === undefined) throw new UsageError('which file? Give the path of a .safetensors or .pt file.')
   if (others.length > 0) throw new UsageError(`takes one file, got ${positionals.join(', ')}.`)
   const { output } = values
   // Everything that can be said about the command line is said before a large file is read.
@@ -88,7 +96,10 @@ export async function run(argv: readonly string[]): Promise<number> {
     notes.push(sentence)
     console.error(`spikenorm convert: ${sentence}`)
   }
-  let dict: Dict = load(file)
+  let dict: Dict = load(file, {
+    keys: values.key ?? [],
+    skipUnsupported: values['skip-unsupported'] ?? false,
+  })
   if (values.select !== undefined) dict = select(dict, values.select)
   dict = rename(dict, { strip: values['strip-prefix'] ?? [], renamings }, note)
   for (const folding of foldings) dict = foldDict(dict, folding)
@@ -96,7 +107,7 @@ export async function run(argv: readonly string[]): Promise<number> {
   const checks = values.check === undefined ? [] : check(dict, values.check, args)
   const fits = checks.every((result) => result.fits)
   const isWritten = output !== undefined && fits
-  if (isWritten) save(output, dict)
+  if (isWritten) saveSafetensors(output, dict)
   const tensors = summariseAll(dict)
   if (values.json) {
     const written = isWritten ? output : null

@@ -78,7 +78,7 @@ export interface FoundLayer {
 
 /** Where a layer's keys end and their names begin. */
 const LAST_NAME =
-  /^(?<prefix>(?:.*\.)?)(?:bn_list\.(?<step>\d+)\.)?(?<name>weight|bias|running_mean|running_var|num_batches_tracked|scale|w)$/
+  /^(?<prefix>(?:.*?\.)??)(?:bn_list\.(?<step>\d+)\.)?(?<name>weight|bias|running_mean|running_var|num_batches_tracked|scale|w)$/
 
 /** The keys of the layer at the root, and none of layers below it. */
 export function onlyOwn(dict: Dict): Dict {
