@@ -5,7 +5,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
-import { afterAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { cuda, functional, nn, optim } from '../src/index.js'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -99,9 +99,12 @@ const blocksOf = (text: string) => [...text.matchAll(/^```ts\n([\s\S]*?)^```/gm)
 
 describe.each(['README.md', 'README.zh-CN.md'])('%s', (name) => {
   const text = read(name)
-  // Within the project, so that a block finds the packages it imports.
-  mkdirSync(join(root, '.cache'), { recursive: true })
-  const folder = mkdtempSync(join(root, '.cache', 'readme-'))
+  let folder = ''
+  beforeAll(() => {
+    // Within the project, so that a block finds the packages it imports.
+    mkdirSync(join(root, '.cache'), { recursive: true })
+    folder = mkdtempSync(join(root, '.cache', 'readme-'))
+  })
   afterAll(() => rmSync(folder, { recursive: true }))
   const blocks = blocksOf(text)
 
