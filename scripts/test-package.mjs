@@ -15,6 +15,7 @@ import {
   compile,
   install,
   installed,
+  installFrom,
   PROGRAMS,
   runProgram,
 } from './package/consumers.mjs'
