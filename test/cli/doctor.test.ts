@@ -5,6 +5,7 @@ import { isAbsolute, join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { kernelsFor } from '../../src/cli/doctor/examine.js'
 import type { Finding, Report } from '../../src/cli/doctor/report.js'
+import { kernelModuleVersion } from '../../src/cli/doctor/system.js'
 import { cuda } from '../../src/index.js'
 import { ROOT, type Surroundings, spikenorm, temporaryFolder } from './support.js'
 
@@ -268,6 +269,14 @@ describe('machines that are not here', () => {
     expect(got.status).toBe(1)
     expect(about(got.report, 'cuda:0')[0]).toMatchObject({ level: 'error' })
     expect(got.report.cuda?.devices[0]?.selfTest).toMatchObject({ passed: false, error: null })
+  })
+
+  it("the driver's number is read off either kernel module", () => {
+    const own =
+      'NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\nGCC version: 12.2.0'
+    const open =
+      'NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07  Release Build  (dvs-builder)'
+    expect([own, open, 'nothing'].map(kernelModuleVersion)).toEqual(['535.104.05', '580.82.07', null])
   })
 
   it('machine code runs on its own major compute capability, PTX on every later one', () => {

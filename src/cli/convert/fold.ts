@@ -66,15 +66,21 @@ export function foldDict(dict: Dict, { conv, norm, eps }: Folding): Dict {
   const normal = loaded(name, { ...found.args, affine: isAffine, eps, ...mode }, keys)
   const folded = foldLayers(weighted as nn.Conv2d | nn.Linear, normal as NormLayer)
   const dtype = (dict[`${conv}weight`] as Tensor).dtype
-  const own = new Set([
-    ...Object.keys(onlyOwn(select(dict, conv))).map((key) => conv + key),
-    ...Object.keys(keys).map((key) => norm + key),
-  ])
-  const rest = Object.entries(dict).filter(([key]) => !own.has(key))
   const made = Object.entries(folded.stateDict()).map(
     ([key, value]) => [conv + key, value.to(dtype)] as const,
   )
-  return Object.fromEntries([...rest, ...made].sort(([a], [b]) => (a < b ? -1 : 1)))
+  const [weights, statistics] = [own(dict, conv), own(dict, norm)]
+  // In the place of the first of the layer's keys.
+  const entries = Object.entries(dict).flatMap(([key, value]) => {
+    if (key === weights[0]) return made
+    return weights.includes(key) || statistics.includes(key) ? [] : [[key, value] as const]
+  })
+  return Object.fromEntries(entries)
+}
+
+/** The keys of one layer. */
+function own(dict: Dict, prefix: string): string[] {
+  return Object.keys(onlyOwn(select(dict, prefix))).map((key) => prefix + key)
 }
 
 function find(layers: FoundLayer[], prefix: string, fits: (layer: FoundLayer) => boolean) {

@@ -27,12 +27,17 @@ export function loadedLibrary(name: RegExp): string | null {
   return processReport().sharedObjects.find((path) => name.test(path)) ?? null
 }
 
+/** The number in /proc/driver/nvidia/version, of NVIDIA's own kernel module or of the open one. */
+export function kernelModuleVersion(text: string): string | null {
+  return /Kernel Module.*?\s(\d+\.\d[\d.]*)/.exec(text)?.[1] ?? null
+}
+
 /** NVIDIA's number of the driver, which CUDA itself does not tell. */
 export function nvidiaDriverVersion(): string | null {
   const file = '/proc/driver/nvidia/version'
   if (existsSync(file)) {
-    const version = /Kernel Module\D*?\s([\d.]+)/.exec(readFileSync(file, 'utf8'))?.[1]
-    if (version !== undefined) return version
+    const version = kernelModuleVersion(readFileSync(file, 'utf8'))
+    if (version !== null) return version
   }
   const args = ['--query-gpu=driver_version', '--format=csv,noheader']
   const smi = spawnSync('nvidia-smi', args, { encoding: 'utf8', timeout: 5000 })
