@@ -33,6 +33,8 @@ export interface NormOptions {
   affine?: boolean
   /** Whether running statistics are kept; without them eval mode uses the batch's. Default true. */
   trackRunningStats?: boolean
+  /** Whether the channels are the last axis of the input, `[N, H, W, C]`, as in TensorFlow. Default false. */
+  channelsLast?: boolean
   /** `'s'` (default where the class has both) or `'m'`. */
   stepMode?: StepMode
   /** Dtype of the inputs. Parameters are float32 beside half types. Default `'float32'`. */
@@ -66,6 +68,7 @@ export abstract class NormLayer extends Module {
   readonly numFeatures: number
   readonly eps: number
   readonly affine: boolean
+  readonly channelsLast: boolean
   /** Whether training moves the running statistics; may be toggled. */
   trackRunningStats: boolean
 
@@ -92,6 +95,7 @@ export abstract class NormLayer extends Module {
     this.eps = finiteNumber(name, 'eps', options.eps ?? 1e-5, 0)
     this.momentum = options.momentum === undefined ? 0.1 : options.momentum
     this.affine = options.affine ?? true
+    this.channelsLast = options.channelsLast ?? false
     this.trackRunningStats = options.trackRunningStats ?? true
     this.#initialWeight = finiteNumber(name, 'alpha * vTh', config.initialWeight ?? 1)
     this.stepMode = options.stepMode ?? preset.stepModes[0] ?? 's'
@@ -105,6 +109,7 @@ export abstract class NormLayer extends Module {
       native.normSpec({
         spatial: config.spatial,
         channels: this.numFeatures,
+        channelsLast: this.channelsLast,
         steps: this.#T,
         statistics: preset.statistics,
         weight: rows.weight,
@@ -168,8 +173,8 @@ export abstract class NormLayer extends Module {
     return this.#preset?.stepModes ?? super.stepModes
   }
 
-  override get pendingForwards(): number {
-    return this.#tape.length
+  protected override get tape() {
+    return this.#tape
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {

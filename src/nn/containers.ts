@@ -31,8 +31,8 @@ abstract class Container extends Module {
     for (const child of this.children()) child.stepMode = mode
   }
 
-  override get pendingForwards(): number {
-    return this.#tape.length
+  protected override get tape() {
+    return this.#tape
   }
 
   #below(): Module[] {

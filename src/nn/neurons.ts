@@ -76,8 +76,8 @@ abstract class Neuron extends Module {
     return this.#state.value?.clone() ?? null
   }
 
-  override get pendingForwards(): number {
-    return this.#tape.length
+  protected override get tape() {
+    return this.#tape
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {

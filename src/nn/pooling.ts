@@ -44,8 +44,8 @@ abstract class Pool2d extends Module {
   /** Native backward: dx. */
   protected abstract runBackward(saved: number, dy: number): number
 
-  override get pendingForwards(): number {
-    return this.#tape.length
+  protected override get tape() {
+    return this.#tape
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {

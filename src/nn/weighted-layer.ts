@@ -51,8 +51,8 @@ export abstract class WeightedLayer extends Module {
   /** Native backward: `[dx, dweight, dbias]`. */
   protected abstract runBackward(saved: number, dy: number): number[]
 
-  override get pendingForwards(): number {
-    return this.#tape.length
+  protected override get tape() {
+    return this.#tape
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {
