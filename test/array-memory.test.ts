@@ -250,7 +250,7 @@ describe('asTypedArray', () => {
     expect(allocated() - before).toBeGreaterThan(200 * MEBIBYTE)
     expect(allocated() - before).toBeLessThanOrEqual(256 * MEBIBYTE)
     await settle()
-    expect(allocated() - before).toBe(0)
+    expect(allocated()).toBeLessThanOrEqual(before)
   })
 
   it.skipIf(!cuda.isAvailable())('throws on a CUDA device', () => {

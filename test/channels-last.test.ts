@@ -81,7 +81,8 @@ function compareNorm(
     const expected = reference.grads().get(name)!
     expectClose(
       `gradient of ${name}`,
-      grad!.toFloat64Array(),
+      // Of the steps of BNTT that were not taken there is none.
+      grad?.toFloat64Array() ?? new Float64Array(expected.length),
       expected,
       random('grad', dtype, expected, most),
     )

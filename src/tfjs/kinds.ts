@@ -120,7 +120,8 @@ class Extents {
   }
 }
 
-type Make = (args: AnyArgs, extents: Extents, axes: { time: number; channel: number }) => Module
+type ModuleArgs = Omit<AnyArgs, 'dtype'>
+type Make = (args: ModuleArgs, extents: Extents, axes: { time: number; channel: number }) => Module
 
 /** One maker for each class of a family. */
 function family<Name extends Kind, Class>(
@@ -179,9 +180,13 @@ const makers: Record<Kind, Make> = {
 
 /** A module of this kind for inputs of this shape, in which extents may be unknown. */
 export function makeModule(kind: Kind, given: AnyArgs, shape: readonly (number | null)[]): Module {
-  const args = { ...given, stepMode: given.stepMode ?? 'm', channelsLast: given.channelsLast ?? true }
   // What tf.layers means by a dtype is not for the module: it computes in float32.
-  delete args.dtype
+  const { dtype: _, ...rest } = given
+  const args: ModuleArgs = {
+    ...rest,
+    stepMode: given.stepMode ?? 'm',
+    channelsLast: given.channelsLast ?? true,
+  }
   const isMulti = args.stepMode === 'm'
   const time = (given.batchFirst ?? true) ? 1 : 0
   const channel = args.channelsLast ? -1 : isMulti ? 2 : 1

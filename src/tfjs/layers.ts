@@ -62,7 +62,9 @@ export abstract class SpikenormLayer extends layers.Layer {
       named.map(([name, value]) => {
         const zeros = initializers.zeros()
         const weight = this.addWeight(name, [...value.shape], 'float32', zeros, undefined, trainable)
-        tf.tidy(() => weight.write(snapshotOf(value)))
+        tf.tidy(() => {
+          weight.write(snapshotOf(value))
+        })
         return [value, weight]
       })
     this.#parameters = weights(module.namedParameters(), true)

@@ -111,7 +111,7 @@ describe('model.fit trains a spiking net', () => {
       expect(tensors.after - tensors.before).toBeLessThanOrEqual(5)
 
       const before = weightsOf(norm)
-      const predicted = (model.predict(x) as tf.Tensor).argMax(1).dataSync()
+      const predicted = tf.argMax(model.predict(x) as tf.Tensor, 1).dataSync()
       expect(weightsOf(norm)).toEqual(before)
       const right = [...predicted].filter((label, n) => label === n % 2).length
       expect(right).toBeGreaterThanOrEqual(N - 1)
