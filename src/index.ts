@@ -28,7 +28,7 @@ export {
   ThresholdDependentBatchNorm2d,
   ThresholdDependentBatchNorm3d,
 } from './layers/threshold-dependent-batch-norm.js'
-export { Module, type StepMode } from './module.js'
+export { Module, type StepMode, type Vjp } from './module.js'
 /** The training kit: what a spiking net needs around the normalisation layers, with PyTorch's and SpikingJelly's names. */
 export * as nn from './nn/index.js'
 /** Optimisers and a learning-rate schedule, by the rules of `torch.optim`. */

@@ -3,14 +3,23 @@ import { atomically, type Checkpoint, checkpointOf } from './checkpoint.js'
 import { type Device, parseDevice } from './device.js'
 import { type DType, expectFloatDType, isDType, parameterDType } from './dtype.js'
 import { SpikenormError } from './errors.js'
-import { isRecording } from './grad-mode.js'
+import { enableGrad, isRecording } from './grad-mode.js'
 import { type LoadResult, loadIntoModule } from './state-dict.js'
+import type { Tape, TapeEntry } from './tape.js'
 import { type Parameter, Tensor } from './tensor.js'
 
 /** `'s'`: one time step a call. `'m'`: all steps at once, with a leading T. SpikingJelly's `step_mode`. */
 export type StepMode = 's' | 'm'
 
 const BOTH_STEP_MODES: readonly StepMode[] = ['s', 'm']
+
+/** What {@link Module.vjp} gives. */
+export interface Vjp {
+  /** Output of the forward. */
+  y: Tensor
+  /** Gradient of the input, given that of `y`; once at most. Parameter gradients accumulate in `.grad`. */
+  backward(dy: Tensor): Tensor
+}
 
 /**
  * The base of every layer: what `torch.nn.Module` and SpikingJelly's `base.StepModule` are there. A module of your own
@@ -47,6 +56,44 @@ export abstract class Module {
    */
   backward(dy: Tensor): Tensor {
     return this.naming(() => this.computeBackward(expectTensor('dy', dy)))
+  }
+
+  /**
+   * Output for input `x`, and the backward of this very forward, as `torch.func.vjp`: for frameworks that take
+   * gradients in an order of their own. It is recorded in eval mode too, apart from what {@link backward} takes, and may
+   * be called once or never; what it keeps is freed with it. Where a state is carried between calls (NeuNorm, neurons),
+   * the later call's comes first.
+   */
+  vjp(x: Tensor): Vjp {
+    const modules = [...new Set(this.modules())]
+    const exchange = (entries: readonly (readonly TapeEntry[])[]) =>
+      modules.map((module, i) => module.tape?.exchange(entries[i] ?? []) ?? [])
+    let recorded: TapeEntry[][] | null = null
+    let pending = exchange([])
+    try {
+      const y = enableGrad(() => this.forward(x))
+      const backward = (dy: Tensor) => {
+        if (recorded === null) {
+          throw new SpikenormError(
+            'ERR_NO_FORWARD',
+            `${this.constructor.name}: vjp: the backward of this forward has been called before`,
+          )
+        }
+        pending = exchange(recorded)
+        let isDone = false
+        try {
+          const dx = this.backward(dy)
+          isDone = true
+          return dx
+        } finally {
+          const rest = exchange(pending)
+          recorded = isDone ? null : rest
+        }
+      }
+      return { y, backward }
+    } finally {
+      recorded = exchange(pending)
+    }
   }
 
   /** Runs `body`, naming this layer in its errors. */
@@ -222,9 +269,14 @@ export abstract class Module {
     return this
   }
 
+  /** @internal The recorded forwards of this module alone, where it records any itself. */
+  protected get tape(): Tape<TapeEntry> | null {
+    return null
+  }
+
   /** Number of recorded forwards that have had no backward yet, of this module alone. */
   get pendingForwards(): number {
-    return 0
+    return this.tape?.length ?? 0
   }
 
   /** @internal Copies this module's own parameters, gradients and state; what it returns puts the copies in their places. */

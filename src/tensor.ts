@@ -1,4 +1,5 @@
 /** Tensors: contiguous values on a device, with the dtypes of PyTorch. */
+import { isMainThread } from 'node:worker_threads'
 import { type Device, parseDevice } from './device.js'
 import { type DType, dtypeOfData, isDType, type TensorData, typedArrayOf } from './dtype.js'
 import { type ErrorCode, SpikenormError } from './errors.js'
@@ -44,6 +45,19 @@ export class Tensor extends Handle {
    */
   toTypedArray(): Float64Array | Float32Array | Uint16Array | Uint8Array | BigInt64Array {
     return typedArrayOf(this.dtype, native.tensorRead(this.id) as ArrayBuffer)
+  }
+
+  /**
+   * The values themselves where {@link toTypedArray} copies them, as `tensor.numpy()`: writing to the array writes to the
+   * tensor, and either keeps the memory alive. A copy after all in a worker thread, in a runtime that allows no such
+   * array, of a tensor made by {@link Tensor.fromTypedArray}, and beyond 256 MiB at once. Throws `ERR_DEVICE` on a CUDA
+   * device.
+   */
+  asTypedArray(): Float64Array | Float32Array | Uint16Array | Uint8Array | BigInt64Array {
+    // A worker's end would free memory that a transfer may have brought to another thread.
+    const canShare = isMainThread || this.device !== 'cpu'
+    const buffer = canShare ? native.tensorSharedBuffer(this.id) : null
+    return buffer ? typedArrayOf(this.dtype, buffer) : this.toTypedArray()
   }
 
   /** A copy of the values as numbers; int64 beyond 2^53 is rounded. */
@@ -107,6 +121,27 @@ export class Tensor extends Handle {
     this.#shape = undefined
     this.#dtype = undefined
     this.#device = undefined
+  }
+
+  /**
+   * A tensor on the CPU over a typed array's memory, without a copy, as `torch.from_numpy`. It is never written to
+   * (`copy_` throws `ERR_ARGUMENT`); what is written to the array is seen by all that is computed later, the backward of
+   * a recorded forward too. Once the array's buffer has been transferred or shrunk, reading it throws `ERR_DISPOSED`.
+   * Throws `ERR_DTYPE` for an array that would have to be converted, `ERR_ARGUMENT` for one over a SharedArrayBuffer.
+   */
+  static fromTypedArray(
+    data: Exclude<TensorData, readonly number[]>,
+    shape: readonly number[],
+    options: { dtype?: DType } = {},
+  ): Tensor {
+    const { dtype, isStored } = dtypeOfData(data, options.dtype)
+    if (!isStored) {
+      throw new SpikenormError(
+        'ERR_DTYPE',
+        `fromTypedArray: data: expected a typed array that holds ${dtype} as it is; tensor() converts`,
+      )
+    }
+    return new Tensor(native.tensorOverArray(data, wholeExtents(shape), dtype))
   }
 
   /**

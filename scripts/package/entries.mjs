@@ -10,6 +10,8 @@ const peers = new URL('../../bench/peers/', import.meta.url)
 /** What users import, by name: `index` is `spikenorm`, any other `spikenorm/name`. */
 export const LIBRARIES = {
   index: 'src/index.ts',
+  tfjs: 'src/tfjs/index.ts',
+  'tfjs/layers': 'src/tfjs/layers.ts',
 }
 
 /** What users start, by the name of the file in dist/. package.json's `bin` names those that get a command. */

@@ -21,6 +21,8 @@ export interface NeuNormOptions {
   k?: number
   /** One weight for all channels. Default false. */
   sharedAcrossChannels?: boolean
+  /** Whether the channels are the last axis of the input, `[N, H, W, C]`, as in TensorFlow. Default false. */
+  channelsLast?: boolean
   /** Default `'s'`. */
   stepMode?: StepMode
   /** Dtype of the inputs. The weight is float32 beside half types. Default `'float32'`. */
@@ -36,7 +38,8 @@ interface Entry extends StatefulEntry<Entry> {
 /**
  * NeuNorm (Wu et al. 2019), SpikingJelly's `layer.NeuNorm`: a state sums the spikes of all channels over time and is
  * subtracted with a learned weight, `s_t = k·s_{t−1} + (1 − k)/C²·Σ_c x_t`, `y_t = x_t − w·s_t`, the same in training and
- * evaluation. For `[N, C, H, W]`; with a leading T in step mode `'m'`. The weight `w` is `[C, H, W]`, or `[1, H, W]` when shared, and
+ * evaluation. For `[N, C, H, W]`, or `[N, H, W, C]` with `channelsLast`; with a leading T in step mode `'m'`. The weight `w` is
+ * `[C, H, W]`, or `[1, H, W]` when shared, and
  * starts as U(±1/√(H·W)). The state `[N, 1, H, W]` is kept between calls until `reset()`; another batch size throws
  * `ERR_SHAPE`.
  */
@@ -51,6 +54,8 @@ export class NeuNorm extends Module {
   readonly k: number
   /** Whether all channels have one weight. */
   readonly sharedAcrossChannels: boolean
+  /** Whether the channels are the last axis of the input. */
+  readonly channelsLast: boolean
 
   readonly #spec: Handle
   readonly #w: Parameter
@@ -72,16 +77,20 @@ export class NeuNorm extends Module {
     this.width = wholeNumber(name, 'width', width)
     this.k = finiteNumber(name, 'k', options.k ?? 0.9)
     this.sharedAcrossChannels = options.sharedAcrossChannels ?? false
+    this.channelsLast = options.channelsLast ?? false
     this.stepMode = options.stepMode ?? 's'
     const place = placeOfParameters(options)
-    this.#spec = new Handle(native.neuNormSpec(inChannels, height, width, this.k, this.sharedAcrossChannels))
+    this.#spec = new Handle(
+      native.neuNormSpec(inChannels, height, width, this.channelsLast, this.k, this.sharedAcrossChannels),
+    )
     const rows = this.sharedAcrossChannels ? 1 : inChannels
     this.#w = this.registerParameter('w', newParameter([rows, height, width], 0, place))
     if (isInitialising()) this.resetParameters()
   }
 
-  override get pendingForwards(): number {
-    return this.#tape.length
+  /** @internal */
+  protected override get tape() {
+    return this.#tape
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {

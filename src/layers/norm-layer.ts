@@ -34,6 +34,8 @@ export interface NormOptions {
   affine?: boolean
   /** Whether running statistics are kept; without them eval mode uses the batch's. Default true. */
   trackRunningStats?: boolean
+  /** Whether the channels are the last axis of the input, `[N, H, W, C]`, as in TensorFlow. Default false. */
+  channelsLast?: boolean
   /** `'s'` (default where the class has both) or `'m'`; `ERR_STEP_MODE` for what the class cannot be in. */
   stepMode?: StepMode
   /** Dtype of the inputs. Parameters are float32 beside half types. Default `'float32'`. */
@@ -77,6 +79,8 @@ export abstract class NormLayer extends Module {
   readonly eps: number
   /** Whether the layer has a weight, and a bias where its class has one. */
   readonly affine: boolean
+  /** Whether the channels are the last axis of the input. */
+  readonly channelsLast: boolean
   /** Whether training moves the running statistics; may be toggled. */
   trackRunningStats: boolean
 
@@ -104,6 +108,7 @@ export abstract class NormLayer extends Module {
     this.eps = finiteNumber(name, 'eps', options.eps ?? 1e-5, 0)
     this.momentum = options.momentum === undefined ? 0.1 : options.momentum
     this.affine = options.affine ?? true
+    this.channelsLast = options.channelsLast ?? false
     this.trackRunningStats = options.trackRunningStats ?? true
     this.#initialWeight = finiteNumber(name, 'alpha * vTh', config.initialWeight ?? 1)
     this.stepMode = options.stepMode ?? preset.stepModes[0] ?? 's'
@@ -117,6 +122,7 @@ export abstract class NormLayer extends Module {
       native.normSpec({
         spatial: config.spatial,
         channels: this.numFeatures,
+        channelsLast: this.channelsLast,
         steps: this.#T,
         statistics: preset.statistics,
         weight: rows.weight,
@@ -183,8 +189,9 @@ export abstract class NormLayer extends Module {
     return this.#preset?.stepModes ?? super.stepModes
   }
 
-  override get pendingForwards(): number {
-    return this.#tape.length
+  /** @internal */
+  protected override get tape() {
+    return this.#tape
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {

@@ -31,8 +31,9 @@ export abstract class Container extends Module {
     for (const child of this.children()) child.stepMode = mode
   }
 
-  override get pendingForwards(): number {
-    return this.#tape.length
+  /** @internal */
+  protected override get tape() {
+    return this.#tape
   }
 
   #below(): Module[] {

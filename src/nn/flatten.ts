@@ -28,8 +28,9 @@ export class Flatten extends Module {
     this.stepMode = options.stepMode ?? 's'
   }
 
-  override get pendingForwards(): number {
-    return this.#tape.length
+  /** @internal */
+  protected override get tape() {
+    return this.#tape
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {

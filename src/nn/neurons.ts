@@ -87,8 +87,9 @@ export abstract class Neuron extends Module {
     return this.#state.value?.clone() ?? null
   }
 
-  override get pendingForwards(): number {
-    return this.#tape.length
+  /** @internal */
+  protected override get tape() {
+    return this.#tape
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {

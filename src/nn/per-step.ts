@@ -3,7 +3,7 @@ import { type Checkpoint, combined } from '../checkpoint.js'
 import { SpikenormError } from '../errors.js'
 import type { Module, StepMode } from '../module.js'
 import { native } from '../native.js'
-import { Tape, type TapeEntry } from '../tape.js'
+import type { TapeEntry } from '../tape.js'
 import { Tensor, zeros } from '../tensor.js'
 import { Container } from './containers.js'
 import { declareOwn, isOwn } from './own-modules.js'
@@ -19,7 +19,8 @@ export interface PerStepOptions {
   cyclic?: boolean
 }
 
-interface Entry extends TapeEntry {
+/** What backward needs beside the container's own entry. */
+interface Recorded {
   /** Modules of the forward's steps, in order, and the step mode each was in. */
   readonly steps: readonly (readonly [Module, StepMode])[]
   readonly isMulti: boolean
@@ -38,7 +39,8 @@ export class PerStep extends Container {
   /** Whether step 0 follows step T − 1. */
   readonly cyclic: boolean
   readonly #steps: readonly Module[]
-  readonly #tape = new Tape<Entry>()
+  /** By the container's entry of the same forward: there is one tape, so that `vjp` can take an entry off it. */
+  readonly #recorded = new WeakMap<TapeEntry, Recorded>()
   #step = 0
 
   /** `modules[t]` is that of time step t; throws `ERR_ARGUMENT` for none, and for what is no module. */
@@ -73,7 +75,7 @@ export class PerStep extends Container {
     const modules = this.#steps.slice(this.#step, this.#step + count)
     const steps = modules.map((module) => [module, module.stepMode] as const)
     const y = super.computeForward(x, record)
-    if (record) this.#tape.push({ steps, isMulti, output: y.shape })
+    if (record) this.#recorded.set(this.tape.latest(), { steps, isMulti, output: y.shape })
     this.#step += count
     if (this.cyclic) this.#step %= this.T
     return y
@@ -116,21 +118,23 @@ export class PerStep extends Container {
   }
 
   protected override computeBackward(dy: Tensor): Tensor {
-    const { output } = this.#tape.latest()
+    const { output } = this.#latest()
     if (dy.shape.join() !== output.join()) {
       throw new SpikenormError(
         'ERR_SHAPE',
         `dy: expected shape [${output.join(', ')}], got [${dy.shape.join(', ')}]`,
       )
     }
-    const dx = super.computeBackward(dy)
-    this.#tape.pop()
-    return dx
+    return super.computeBackward(dy)
+  }
+
+  #latest(): Recorded {
+    return this.#recorded.get(this.tape.latest()) as Recorded
   }
 
   /** @internal */
   protected override chainBackward(dy: Tensor): Tensor {
-    const { steps, isMulti } = this.#tape.latest()
+    const { steps, isMulti } = this.#latest()
     const backward = (t: number, step: Tensor) => {
       const [module, mode] = steps[t] as readonly [Module, StepMode]
       return ofOneStep(module, mode, step, (value) => module.backward(value))
@@ -144,7 +148,6 @@ export class PerStep extends Container {
   override reset(): void {
     super.reset()
     this.#step = 0
-    this.#tape.clear()
   }
 
   /** @internal */
@@ -156,7 +159,7 @@ export class PerStep extends Container {
       },
       release() {},
     }
-    return combined(super.checkpoint(), this.#tape.checkpoint(), index)
+    return combined(super.checkpoint(), index)
   }
 }
 

@@ -50,8 +50,9 @@ export abstract class Pool2d extends Module {
   /** @internal Native backward: dx. */
   protected abstract runBackward(saved: number, dy: number): number
 
-  override get pendingForwards(): number {
-    return this.#tape.length
+  /** @internal */
+  protected override get tape() {
+    return this.#tape
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {

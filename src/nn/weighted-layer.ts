@@ -57,8 +57,9 @@ export abstract class WeightedLayer extends Module {
   /** @internal Native backward: `[dx, dweight, dbias]`. */
   protected abstract runBackward(saved: number, dy: number): number[]
 
-  override get pendingForwards(): number {
-    return this.#tape.length
+  /** @internal */
+  protected override get tape() {
+    return this.#tape
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {

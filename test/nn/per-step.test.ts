@@ -44,6 +44,21 @@ describe('PerStep', () => {
     expect(numbers(net.forward(tensor(x.toFloat64Array().slice(45), [1, 5, 3])))).toEqual(want.slice(30))
   })
 
+  it('hands out a backward per forward by vjp, in any order, with nothing left pending', () => {
+    const net = new nn.PerStep(linears(2), { stepMode: 'm', cyclic: true })
+    const [x, other, dy] = [noisy(3, [2, 5, 3]), noisy(4, [2, 5, 3]), noisy(5, [2, 5, 2])]
+    net.forward(x)
+    const want = numbers(net.backward(dy))
+    const grads = net.parameters().map(({ grad }) => numbers(grad!))
+    net.zeroGrad()
+    const [first, second] = [net.vjp(x), net.vjp(other)]
+    expect(net.pendingForwards).toBe(0)
+    expect(numbers(first.backward(dy))).toEqual(want)
+    expect(net.parameters().map(({ grad }) => numbers(grad!))).toEqual(grads)
+    second.backward(dy)
+    expectCode('ERR_NO_FORWARD', () => net.backward(dy))
+  })
+
   it('names what is in it by step, and can be walked', () => {
     const layers = linears(2)
     const net = new nn.PerStep(layers)
