@@ -15,10 +15,12 @@ import {
   compile,
   install,
   installed,
+  installFrom,
   PROGRAMS,
   runProgram,
 } from './package/consumers.mjs'
 import { wrongContents, wrongManifest } from './package/contents.mjs'
+import { startRegistry } from './package/registry.mjs'
 import { runtimes } from './package/runtimes.mjs'
 import { isForThisMachine, pack, stage } from './package/stage.mjs'
 import { wrongVersions } from './package/versions.mjs'
@@ -113,7 +115,28 @@ function checkWithoutBinary(work, { main, host }, node) {
   )
 }
 
-function testPackage(work) {
+/** As a new user: by name from a registry, where npm chooses among the platforms' packages. */
+async function checkByName(work, { staged, main, binary, host }, node) {
+  const registry = await startRegistry([
+    { manifest: staged.main.manifest, packed: main },
+    ...staged.platforms.map(({ manifest }) => ({
+      manifest,
+      packed: manifest.name === host.name ? binary : undefined,
+    })),
+  ])
+  try {
+    const folder = join(work, 'by-name')
+    report('by name from a registry, npm installs the binary of this machine and no other', [
+      outputOf(installFrom(registry.url, folder, main.name)),
+      ...installed.unexpected(folder, [main.name, host.name]),
+      outputOf(runProgram(root, folder, node, 'first-program.mjs')),
+    ])
+  } finally {
+    await registry.stop()
+  }
+}
+
+async function testPackage(work) {
   const packed = packAll(work)
   const { main, binary, host } = packed
   checkArchives(packed)
@@ -131,6 +154,7 @@ function testPackage(work) {
   for (const sentence of skipped) console.log(`SKIPPED ${sentence}`)
   for (const compiled of compile(root, folder)) report(`TypeScript, ${compiled.name}`, [outputOf(compiled)])
   checkWithoutBinary(work, packed, found[0].path)
+  await checkByName(work, packed, found[0].path)
   const sizes = Object.fromEntries(
     [main, binary].map(({ name, size, unpackedSize }) => [name, { packed: size, unpacked: unpackedSize }]),
   )
@@ -151,7 +175,7 @@ if (!existsSync(join(root, 'dist', 'index.mjs'))) {
 // Outside the project, whose node_modules would be found from within.
 const work = mkdtempSync(join(realpathSync(tmpdir()), 'spikenorm-package-'))
 try {
-  const numbers = testPackage(work)
+  const numbers = await testPackage(work)
   if (given.json) writeFileSync(given.json, `${JSON.stringify(numbers, null, 2)}\n`)
 } catch (error) {
   report('the test runs to its end', [error.message])

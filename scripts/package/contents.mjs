@@ -19,7 +19,12 @@ const REQUIRED = [
   ...DOCUMENTS,
   'CHANGELOG.md',
   'dist/package.json',
-  ...Object.keys(LIBRARIES).flatMap((name) => [`dist/${name}.js`, `dist/${name}.mjs`, `dist/${name}.d.mts`]),
+  ...Object.keys(LIBRARIES).flatMap((name) => [
+    `dist/${name}.js`,
+    `dist/${name}.names.js`,
+    `dist/${name}.mjs`,
+    `dist/${name}.d.mts`,
+  ]),
   ...Object.keys(PROGRAMS).map((name) => `dist/${name}.mjs`),
   ...Object.values(ASSETS).map((file) => `dist/${file}`),
 ]
