@@ -6,7 +6,7 @@
  * Running it again after a failure goes on where it stopped: what is on the registry already is left alone.
  */
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
@@ -121,6 +121,7 @@ function main() {
   const missing = staged.platforms.filter(({ hasBinary }) => !hasBinary).map(({ manifest }) => manifest.main)
   const reservations = [...notReady(version), ...missing.map((name) => `${name} is missing`)]
   const archivesFolder = join(out, 'archives')
+  rmSync(archivesFolder, { recursive: true, force: true })
   mkdirSync(archivesFolder, { recursive: true })
   const packed = [...staged.platforms.filter(({ hasBinary }) => hasBinary), staged.main]
   const archives = packed.map(({ folder }) => pack(folder, archivesFolder))

@@ -19,8 +19,8 @@ import {
 import { join } from 'node:path'
 
 const WINDOWS = process.platform === 'win32'
-/** Fields that only developers of the package need. */
-const UNPUBLISHED = ['scripts', 'devDependencies', 'napi']
+/** Fields that only developers need; `private` keeps them from publishing the project itself, without its binaries. */
+const UNPUBLISHED = ['private', 'scripts', 'devDependencies', 'napi']
 const DOCUMENTS = /^(README(\.[\w-]+)?\.md|CHANGELOG\.md|LICENSE)$/
 
 export const readJson = (file) => JSON.parse(readFileSync(file, 'utf8'))
