@@ -74,7 +74,7 @@ describe('loadPyTorch', () => {
   it('says which keys there are where the file or the key is no state dict', () => {
     const choices = "{ key: 'net' } or { key: ['ema', 'model'] }"
     const path = file('checkpoint')
-    expectCode('ERR_FILE', () => loadPyTorch(path), path, 'no state dict', "'ema' in it is a dict", choices)
+    expectCode('ERR_FILE', () => loadPyTorch(path), path, 'no state dict', "'net' in it is a dict", choices)
     expectCode('ERR_FILE', () => loadPyTorch(path, { key: 'epoch' }), "'epoch'", 'a number', choices)
     expectCode('ERR_FILE', () => loadPyTorch(path, { key: 'model' }), "no 'model'", choices)
     expectCode('ERR_FILE', () => loadPyTorch(path, { key: ['ema', 'net'] }), "no 'net' in 'ema'")
@@ -190,7 +190,7 @@ describe('ERR_FILE', () => {
   })
 
   const small = readFileSync(file('small'))
-  const broken: [string, () => string, (string | RegExp)?][] = [
+  const broken: [string, () => string, ...(string | RegExp)[]][] = [
     ['a missing file', () => join(folder, 'nothing.pt'), 'ENOENT'],
     ['a folder', () => mkdtempSync(join(folder, 'sub')), /folder|EISDIR/],
     ['an empty file', () => write(new Uint8Array())],
@@ -270,10 +270,10 @@ describe('ERR_FILE', () => {
       'as many bytes',
     ],
   ]
-  for (const [what, path, word] of broken) {
+  for (const [what, path, ...words] of broken) {
     it(`is what ${what} throws, naming the file`, () => {
       const name = path()
-      expectCode('ERR_FILE', () => loadPyTorch(name), name, ...(word === undefined ? [] : [word]))
+      expectCode('ERR_FILE', () => loadPyTorch(name), name, ...words)
     })
   }
 

@@ -246,7 +246,7 @@ describe('fold', () => {
     const norm = new BatchNorm1d(1, float64)
     norm.trackRunningStats = false
     const result = fold(linear(), norm)
-    const x = tensor([1, 2], [2, 1])
+    const x = tensor([1, 2], [2, 1], float64)
     const want = norm.eval().forward(linear().forward(x))
     expectTensor(
       'y',
