@@ -114,7 +114,7 @@ export async function bundle({ root, manifest, libraries, programs }) {
     for (const file of moved) code = code.replaceAll(`"./${file}"`, `"./${file.replace(/\.js$/, '.mjs')}"`)
     if (inLibraries.has(`dist/${name}`)) {
       const options = { format: 'cjs', platform: 'node', target: TARGET, loader: 'js', logLevel: 'warning' }
-      files[name] = (await transform(code, options)).code
+      files[name] = started((await transform(code, options)).code)
     } else {
       files[name.replace(/\.js$/, '.mjs')] = withRequire(code)
     }
@@ -123,6 +123,15 @@ export async function bundle({ root, manifest, libraries, programs }) {
     Object.keys(libraries).map((name) => [name, [...outputs[`dist/${name}.js`].exports].sort()]),
   )
   return { files, exportedBy, licences: licencesOf(root, metafile.inputs) }
+}
+
+/**
+ * Modules that esbuild starts when they are first needed are started with their file: an ES module sees of a CommonJS file
+ * the values that its names have when it has run.
+ */
+function started(code) {
+  const starts = [...code.matchAll(/^var (init_\w+) = /gm)].map(([, name]) => `${name}();\n`)
+  return code + starts.join('')
 }
 
 /** CommonJS packages inside an ES module look for `require` when they load Node's own modules. */

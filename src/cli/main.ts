@@ -78,6 +78,14 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   process.exit(process.exitCode ?? 0)
 })
 
+/** What the loader of the addon says, and what the package's own loader makes of it. */
+const isAboutAddon = (error: unknown) => error instanceof Error && /native bin(ding|ary)/.test(error.message)
+
+/** Node 20 reports what a CommonJS module throws once more, although the import that met it was awaited. */
+process.on('unhandledRejection', (reason) => {
+  if (!isAboutAddon(reason)) throw reason
+})
+
 const argv = process.argv.slice(2)
 main(argv).then(
   (code) => {

@@ -1,6 +1,7 @@
 /**
  * Does it compute? Forward and backward of a tdBN layer, on the CPU compared with the formula in float64, on a device
- * with the CPU. Small: it is to find a binary, a driver or a device that does not work, not a wrong kernel.
+ * with the CPU. Small: it is to find a binary, a driver or a device that does not work, not a wrong kernel. Nothing is
+ * disposed of, since `using` is younger than Node 20.0 and the process ends soon.
  */
 import { type Device, type Module, nn, ThresholdDependentBatchNorm2d, tensor } from '../../index.js'
 import type { SelfTest } from './report.js'
@@ -51,15 +52,15 @@ function timed(error: () => number): SelfTest {
 }
 
 function runNorm(device: Device): Results {
-  using layer = new ThresholdDependentBatchNorm2d(ALPHA, V_TH, C, { eps: EPS, device })
+  const layer = new ThresholdDependentBatchNorm2d(ALPHA, V_TH, C, { eps: EPS, device })
   return run(layer, device, SHAPE, SHAPE)
 }
 
 /** Weight and bias are random at first, so they are set. */
 function runLinear(device: Device): Results {
-  using layer = new nn.Linear(W, H, { device })
+  const layer = new nn.Linear(W, H, { device })
   layer.namedParameters().forEach(([, parameter], seed) => {
-    using values = tensor(input(seed).subarray(0, parameter.size), parameter.shape)
+    const values = tensor(input(seed).subarray(0, parameter.size), parameter.shape)
     parameter.copy_(values)
   })
   return run(layer, device, [T * N * C * H, W], [T * N * C * H, H])
@@ -72,10 +73,10 @@ function run(
   outShape: readonly number[],
 ): Results {
   const size = outShape.reduce((product, extent) => product * extent, 1)
-  using x = tensor(input(1), inShape, { device })
-  using dy = tensor(input(2).subarray(0, size), outShape, { device })
-  using y = layer.forward(x)
-  using dx = layer.backward(dy)
+  const x = tensor(input(1), inShape, { device })
+  const dy = tensor(input(2).subarray(0, size), outShape, { device })
+  const y = layer.forward(x)
+  const dx = layer.backward(dy)
   const results: Results = { y: y.toFloat64Array(), dx: dx.toFloat64Array() }
   for (const [name, { grad }] of layer.namedParameters()) {
     if (grad) results[name] = grad.toFloat64Array()
