@@ -170,21 +170,21 @@ describe('on the CPU backend nothing is copied', () => {
   it('on the way in and out, forward and backward', () => {
     const probe = new Probe()
     const apply = op(probe)
-    const data = new Float32Array(6)
+    const data = new Float32Array(6000)
     probe.given = data
-    const x = tf.tensor(data, [2, 3])
+    const x = tf.tensor(data, [2, 3000])
     const y = apply(x)
     expect(probe.seen).toBe(42)
     ;(y.dataSync() as Float32Array)[5] = 7
     expect(probe.kept!.toTypedArray()[5]).toBe(7)
 
-    const dy = new Float32Array(6)
+    const dy = new Float32Array(6000)
     const [dx] = tf.grads((input: tf.Tensor) => {
       probe.given = null
       const output = apply(input)
       probe.given = dy
       return output
-    })([x], tf.tensor(dy, [2, 3]))
+    })([x], tf.tensor(dy, [2, 3000]))
     expect(probe.seen).toBe(42)
     ;(dx!.dataSync() as Float32Array)[1] = 8
     expect(probe.kept!.toTypedArray()[1]).toBe(8)
