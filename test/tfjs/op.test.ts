@@ -1,9 +1,10 @@
 // Modules as operations of the real TensorFlow.js, on its CPU backend: values and gradients against the float64
 // reference and bit by bit against the module alone, and what training with TensorFlow.js needs around them.
 
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import * as tf from '@tensorflow/tfjs-core'
 import '@tensorflow/tfjs-backend-cpu'
 // Brings the gradients of TensorFlow.js's own operations.
@@ -170,21 +171,21 @@ describe('on the CPU backend nothing is copied', () => {
   it('on the way in and out, forward and backward', () => {
     const probe = new Probe()
     const apply = op(probe)
-    const data = new Float32Array(6)
+    const data = new Float32Array(6000)
     probe.given = data
-    const x = tf.tensor(data, [2, 3])
+    const x = tf.tensor(data, [2, 3000])
     const y = apply(x)
     expect(probe.seen).toBe(42)
     ;(y.dataSync() as Float32Array)[5] = 7
     expect(probe.kept!.toTypedArray()[5]).toBe(7)
 
-    const dy = new Float32Array(6)
+    const dy = new Float32Array(6000)
     const [dx] = tf.grads((input: tf.Tensor) => {
       probe.given = null
       const output = apply(input)
       probe.given = dy
       return output
-    })([x], tf.tensor(dy, [2, 3]))
+    })([x], tf.tensor(dy, [2, 3000]))
     expect(probe.seen).toBe(42)
     ;(dx!.dataSync() as Float32Array)[1] = 8
     expect(probe.kept!.toTypedArray()[1]).toBe(8)
@@ -349,5 +350,27 @@ describe('an op keeps order', () => {
       expectClose(key, got[key].dataSync(), reference, random('y', 'float32', reference, 1))
     }
     expect(layer.parameters()[0]!.device).toBe('cuda:0')
+  })
+})
+
+describe('the optional peers', () => {
+  const src = fileURLToPath(new URL('../../src', import.meta.url))
+  /** Source files that name `what`. */
+  const naming = (what: RegExp) =>
+    readdirSync(src, { recursive: true, encoding: 'utf8' })
+      .filter((name) => name.endsWith('.ts') && what.test(readFileSync(join(src, name), 'utf8')))
+      .sort()
+
+  it('are imported by spikenorm/tfjs alone, and tf.layers by spikenorm/tfjs/layers alone', () => {
+    const core = naming(/from '@tensorflow\/tfjs-core'/)
+    expect(core.length).toBeGreaterThan(3)
+    expect(core.filter((name) => !name.startsWith('tfjs'))).toEqual([])
+    expect(naming(/from '@tensorflow\/tfjs-layers'/).map((name) => name.slice(5))).toEqual([
+      'kinds.ts',
+      'layers.ts',
+    ])
+    expect(naming(/from '.*\/(tfjs|layers|kinds)(\/index)?\.js'/).map((name) => name.slice(5))).toEqual([
+      'layers.ts',
+    ])
   })
 })
