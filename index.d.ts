@@ -22,6 +22,9 @@ export interface AdamConfig {
 /** Moves parameters, moments and counts of steps (int64, shape []) in place: all, or on an error none. */
 export declare function adamStep(config: AdamConfig, parameters: Array<number>, grads: Array<number>, firstMoments: Array<number>, secondMoments: Array<number>, steps: Array<number>): void
 
+/** Version of the addon, which the package beside it should have too. */
+export declare function addonVersion(): string
+
 /** Backward of a saved forward: dx. */
 export declare function avgPool2DBackward(saved: number, dy: number): number
 
@@ -82,6 +85,25 @@ export declare function cudaEventRecord(event: number): void
 export declare function cudaEventSynchronize(event: number): void
 
 export declare function cudaGraphReplay(graph: number): void
+
+export declare function cudaReport(): CudaReport
+
+/** What there is of CUDA, each part by itself: for `spikenorm doctor`. */
+export interface CudaReport {
+  /** What the kernels of this build are compiled to; none where it has no kernels. */
+  kernels: Array<string>
+  kernelsProblem?: string
+  /** 'absent', 'noDevice', 'broken' or 'ready'. */
+  driver: string
+  driverProblem?: string
+  /** Newest CUDA that the driver serves, major and minor. */
+  driverCuda?: Array<number>
+  devices: Array<CudaDeviceInfo>
+  /** What cuBLAS was loaded by. */
+  cublas?: string
+  cublasVersion?: Array<number>
+  cublasProblem?: string
+}
 
 /** The CUstream handle of the stream that everything on a device goes through. */
 export declare function cudaStream(device: string): bigint
@@ -147,7 +169,7 @@ export declare function neuNormBackward(saved: number, dy: number, carry: number
 export declare function neuNormForward(spec: number, x: number, isMulti: boolean, weight: number, state: number, record: boolean): Handles
 
 /** Registers a specification. */
-export declare function neuNormSpec(channels: number, height: number, width: number, k: number, shared: boolean): number
+export declare function neuNormSpec(channels: number, height: number, width: number, channelsLast: boolean, k: number, shared: boolean): number
 
 /**
  * Backward; `carry` is the gradient of the voltage after the last step (0: none). Returns
@@ -183,6 +205,7 @@ export declare function normBackward(saved: number, dy: number): Handles
 export interface NormConfig {
   spatial: number
   channels: number
+  channelsLast: boolean
   /** 0 where the layer takes any number of steps. */
   steps: number
   statistics: string
@@ -281,6 +304,9 @@ export declare function tensorFromNumbers(numbers: Float64Array, shape: Array<nu
 /** New tensor filled with one value. */
 export declare function tensorFull(shape: Array<number>, value: number, dtype: string, device: string): number
 
+/** A tensor over the memory of a typed array, which is not copied. */
+export declare function tensorOverArray(array: object, shape: Array<number>, dtype: string): number
+
 /** The values' bytes, copied into an ArrayBuffer of V8's. Waits for the device. */
 export declare function tensorRead(handle: number): ArrayBuffer
 
@@ -297,6 +323,12 @@ export declare function tensorReshape(handle: number, shape: Array<number>): num
 export declare function tensorRow(handle: number, index: number): number
 
 export declare function tensorShape(handle: number): Array<number>
+
+/**
+ * An ArrayBuffer over a tensor's memory, or nothing where it has to be copied: memory that was lent itself, a runtime
+ * that wants all buffers in its own heap, or too much already shared.
+ */
+export declare function tensorSharedBuffer(handle: number): ArrayBuffer | null
 
 /** A copy on a device. */
 export declare function tensorToDevice(handle: number, device: string): number

@@ -773,8 +773,9 @@ if (
   }
 }
 
-const { adamStep, avgPool2DBackward, avgPool2DForward, checkAdam, checkDevice, checkSgd, conv2DBackward, conv2DForward, conv2DSpec, crossEntropy, cudaBeginCapture, cudaCancelCapture, cudaDevices, cudaEndCapture, cudaEvent, cudaEventElapsed, cudaEventRecord, cudaEventSynchronize, cudaGraphReplay, cudaStream, cudaSynchronize, cudaUnavailableReason, emptyCache, free, linearBackward, linearForward, linearSpec, loadSafetensors, lossReport, manualSeed, maxPool2DBackward, maxPool2DForward, memoryStats, neuNormBackward, neuNormForward, neuNormSpec, neuronBackward, neuronForward, neuronSpec, normBackward, normForward, normSpec, numThreads, pool2DSpec, randperm, saveSafetensors, setNumThreads, sgdStep, simdLevel, sweep, tensorAccumulate, tensorAdd, tensorCast, tensorCopy, tensorDevice, tensorDevicePointer, tensorDtype, tensorFill, tensorFromBytes, tensorFromDevicePointer, tensorFromNumbers, tensorFull, tensorRead, tensorReplace, tensorReshape, tensorRow, tensorShape, tensorToDevice, tensorUniform, track } = nativeBinding
+const { adamStep, addonVersion, avgPool2DBackward, avgPool2DForward, checkAdam, checkDevice, checkSgd, conv2DBackward, conv2DForward, conv2DSpec, crossEntropy, cudaBeginCapture, cudaCancelCapture, cudaDevices, cudaEndCapture, cudaEvent, cudaEventElapsed, cudaEventRecord, cudaEventSynchronize, cudaGraphReplay, cudaReport, cudaStream, cudaSynchronize, cudaUnavailableReason, emptyCache, free, linearBackward, linearForward, linearSpec, loadSafetensors, lossReport, manualSeed, maxPool2DBackward, maxPool2DForward, memoryStats, neuNormBackward, neuNormForward, neuNormSpec, neuronBackward, neuronForward, neuronSpec, normBackward, normForward, normSpec, numThreads, pool2DSpec, randperm, saveSafetensors, setNumThreads, sgdStep, simdLevel, sweep, tensorAccumulate, tensorAdd, tensorCast, tensorCopy, tensorDevice, tensorDevicePointer, tensorDtype, tensorFill, tensorFromBytes, tensorFromDevicePointer, tensorFromNumbers, tensorFull, tensorOverArray, tensorRead, tensorReplace, tensorReshape, tensorRow, tensorShape, tensorSharedBuffer, tensorToDevice, tensorUniform, track } = nativeBinding
 export { adamStep }
+export { addonVersion }
 export { avgPool2DBackward }
 export { avgPool2DForward }
 export { checkAdam }
@@ -793,6 +794,7 @@ export { cudaEventElapsed }
 export { cudaEventRecord }
 export { cudaEventSynchronize }
 export { cudaGraphReplay }
+export { cudaReport }
 export { cudaStream }
 export { cudaSynchronize }
 export { cudaUnavailableReason }
@@ -836,11 +838,13 @@ export { tensorFromBytes }
 export { tensorFromDevicePointer }
 export { tensorFromNumbers }
 export { tensorFull }
+export { tensorOverArray }
 export { tensorRead }
 export { tensorReplace }
 export { tensorReshape }
 export { tensorRow }
 export { tensorShape }
+export { tensorSharedBuffer }
 export { tensorToDevice }
 export { tensorUniform }
 export { track }

@@ -3,6 +3,7 @@
 import { writeFileSync } from 'node:fs'
 import type { Context } from './context.js'
 import { HELP, OptionError, type Options, parseOptions } from './options.js'
+import { COMMAND } from './paths.js'
 import type { LayerRow, ResultFile } from './report/results.js'
 
 const EXIT_FAILURE = 1
@@ -70,7 +71,7 @@ async function describe({ options, peer, skipped }: Context): Promise<ResultFile
   return {
     format: FORMAT,
     date: new Date().toISOString(),
-    command: `npm run bench -- ${process.argv.slice(2).join(' ')}`.trim(),
+    command: `${COMMAND} ${process.argv.slice(2).join(' ')}`.trim(),
     commit: describeCommit(),
     machine,
     versions,
@@ -138,7 +139,7 @@ main().then(
     const isTheirs = error instanceof OptionError
     const isPlain = isTheirs || error.name === 'WrongResult' || error.name === 'ResultError'
     console.error(isPlain ? `bench: ${error.message}` : error)
-    if (isTheirs) console.error('See npm run bench -- --help.')
+    if (isTheirs) console.error(`See ${COMMAND} --help.`)
     process.exitCode = isTheirs ? EXIT_USAGE : EXIT_FAILURE
   },
 )

@@ -6,6 +6,7 @@ import type { Device, DType } from 'spikenorm'
 import { DIRECTIONS, type Direction, LAYERS, type LayerName } from './cases/layers.js'
 import { parseShape, type Shape } from './cases/shapes.js'
 import { CACHES, type Cache } from './measure/sets.js'
+import { COMMAND, IS_PACKAGED, MANUAL } from './paths.js'
 import { PEERS, type PeerName } from './peers/peer.js'
 
 export const SUITES = ['layers', 'napi', 'scaling', 'memory', 'training'] as const
@@ -43,9 +44,14 @@ export interface Options {
 /** A value the user gave that cannot be used; the message says what to do instead. */
 export class OptionError extends Error {}
 
+const README_HELP = IS_PACKAGED
+  ? ''
+  : `  --readme <json>      measures nothing: writes the README's table and plot from a result file
+`
+
 export const HELP = `Measures the layers of spikenorm, beside memory copies and beside PyTorch and SpikingJelly.
 
-Usage: npm run bench -- [options]
+Usage: ${COMMAND} [options]
 
 What is measured
   --suite <names>      ${SUITES.join(', ')} or all     (default: layers)
@@ -66,7 +72,7 @@ Several names are separated by commas; without an option, all of them are measur
 Peers
   --peers <names>      torch: PyTorch and SpikingJelly as they are used on the device; none; or some of
                        ${PEERS.join(', ')}     (default: none)
-  --python <path>      a Python that has them                   (default: python3; see bench/README.md)
+  --python <path>      a Python that has them                   (default: python3; see ${MANUAL})
 
 How
   --threads <n>        CPU threads of both sides                (default: all, here ${availableParallelism()})
@@ -80,18 +86,19 @@ Output
   --json <file>        every number, with date, machine, versions, commit and command
   --plot <file.svg>    a plot of the layer suite
   --compare <old.json> ratios of this run to an earlier result
-  --readme <json>      measures nothing: writes the README's table and plot from a result file
-  --help               this text
+${README_HELP}  --help               this text
 
 Examples:
-  npm run bench -- --quick
-  npm run bench -- --layer tebn --dtype float32 --peers torch --python .venv/bin/python
-  npm run bench -- --json new.json --compare bench/results/cpu.json
+  ${COMMAND} --quick
+  ${COMMAND} --layer tebn --dtype float32 --peers torch --python .venv/bin/python
+  ${COMMAND} --json new.json --compare ${IS_PACKAGED ? 'old.json' : 'bench/results/cpu.json'}
 `
 
 export function parseOptions(argv: string[]): Options | 'help' {
   const given = readArguments(argv)
   if (given.help) return 'help'
+  if (given.readme !== undefined && IS_PACKAGED)
+    throw new OptionError('--readme is for the repository: a package has no README to write to.')
   const quick = given.quick ?? false
   return {
     suites: given.suite === 'all' ? [...SUITES] : names('suite', given.suite, SUITES, ['layers']),

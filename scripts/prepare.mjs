@@ -90,9 +90,21 @@ const steps = [
   },
   {
     name: 'TypeScript build',
-    inputs: ['src', 'index.d.ts', 'index.js', 'tsconfig.json', 'tsconfig.build.json'],
-    isThere: () => existsSync(join(root, 'dist', 'index.js')),
-    run: () => run('npm', ['run', '--silent', 'build:ts'], 'the TypeScript build failed; tsc says why above'),
+    inputs: [
+      'src',
+      'bench',
+      'examples/digits',
+      'test/support/reference.ts',
+      'index.d.ts',
+      'index.js',
+      'package.json',
+      'scripts/build-dist.mjs',
+      'scripts/package',
+      'tsconfig.json',
+      'tsconfig.build.json',
+    ],
+    isThere: () => existsSync(join(root, 'dist', 'index.mjs')),
+    run: () => run('npm', ['run', '--silent', 'build:ts'], 'the TypeScript build failed; it says why above'),
   },
 ]
 

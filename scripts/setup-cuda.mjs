@@ -12,7 +12,9 @@ import { fileURLToPath } from 'node:url'
 const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '..')
 const CACHE = join(ROOT, '.cache', 'cuda')
 const SITE = join(CACHE, 'site')
-const CACHED = join(SITE, 'nvidia', 'cu13', 'bin', 'nvcc')
+const WINDOWS = process.platform === 'win32'
+const NVCC = WINDOWS ? 'nvcc.exe' : 'nvcc'
+const CACHED = join(SITE, 'nvidia', 'cu13', 'bin', NVCC)
 // One release of the toolkit, in parts. What nvcc 13.0 makes loads on drivers r580 and later.
 const PACKAGES = [
   'nvidia-cuda-nvcc==13.0.88',
@@ -23,7 +25,7 @@ const PACKAGES = [
 ]
 const HELP = `Finds nvcc or installs it (about 270 MB) into ${join('.cache', 'cuda')}, then prints its path.
 
-  node scripts/setup-cuda.mjs            find, else install with python3 -m pip
+  node scripts/setup-cuda.mjs            find, else install with Python's pip
   node scripts/setup-cuda.mjs --check    only find; exit 1 where there is none
   node scripts/setup-cuda.mjs --help
 
@@ -39,7 +41,7 @@ function find() {
     .filter(Boolean)
     .map((home) => join(home, 'bin'))
   const folders = [...(process.env.PATH ?? '').split(delimiter).filter(Boolean), ...homes]
-  const candidates = [...folders.map((folder) => join(folder, 'nvcc')), CACHED]
+  const candidates = [...folders.map((folder) => join(folder, NVCC)), CACHED]
   return candidates.find((path) => existsSync(path) && statSync(path).isFile() && version(path) !== null)
 }
 
@@ -49,22 +51,23 @@ function fail(message) {
 }
 
 function pip() {
-  const probe = spawnSync('python3', ['-m', 'pip', '--version'], { encoding: 'utf8' })
+  const python = WINDOWS ? 'python' : 'python3'
+  const probe = spawnSync(python, ['-m', 'pip', '--version'], { encoding: 'utf8' })
   if (probe.error)
     fail(
-      'python3 is not on PATH; it is needed to install nvcc. Or install the CUDA toolkit and set CUDA_HOME.',
+      `${python} is not on PATH; it is needed to install nvcc. Or install the CUDA toolkit and set CUDA_HOME.`,
     )
-  if (probe.status === 0) return ['python3', ['-m', 'pip']]
-  console.error('setup-cuda: python3 has no pip, making a virtual environment for it')
+  if (probe.status === 0) return [python, ['-m', 'pip']]
+  console.error(`setup-cuda: ${python} has no pip, making a virtual environment for it`)
   const venv = join(CACHE, 'venv')
-  const made = spawnSync('python3', ['-m', 'venv', venv], { stdio: 'inherit' })
-  if (made.status !== 0) fail('python3 -m venv failed; install pip or venv for python3 and run again.')
-  return [join(venv, 'bin', 'python'), ['-m', 'pip']]
+  const made = spawnSync(python, ['-m', 'venv', venv], { stdio: 'inherit' })
+  if (made.status !== 0) fail(`${python} -m venv failed; install pip or venv for ${python} and run again.`)
+  return [WINDOWS ? join(venv, 'Scripts', 'python.exe') : join(venv, 'bin', 'python'), ['-m', 'pip']]
 }
 
 function install() {
-  if (process.platform !== 'linux')
-    fail(`the compiler packages are for Linux, this is ${process.platform}; install the CUDA toolkit.`)
+  if (process.platform !== 'linux' && !WINDOWS)
+    fail(`the compiler packages are for Linux and Windows, this is ${process.platform}.`)
   mkdirSync(CACHE, { recursive: true })
   // A folder left half done by an interrupted run is not worth repairing.
   rmSync(SITE, { recursive: true, force: true })
@@ -87,7 +90,7 @@ function install() {
   if (run.status !== 0)
     fail(`pip could not install the compiler (exit ${run.status ?? run.signal}); see its message above.`)
   if (!existsSync(CACHED)) fail(`the packages came without ${CACHED}.`)
-  execFileSync('chmod', ['+x', CACHED])
+  if (!WINDOWS) execFileSync('chmod', ['+x', CACHED])
 }
 
 const flags = process.argv.slice(2)

@@ -46,7 +46,8 @@ export class CarriedState<Entry extends StatefulEntry<Entry>> {
     tape.pop()
     if (this.#source === entry) this.#source = null
     const { previous } = entry
-    if (previous && tape.includes(previous)) this.#setGradient(previous, gradient)
+    // Pending still, on the tape or in the hands of a vjp: its saved values have not been freed.
+    if (previous?.saved && !previous.saved.isDisposed) this.#setGradient(previous, gradient)
     else gradient.dispose()
   }
 

@@ -6,7 +6,9 @@ import { native } from './native.js'
 
 /** What a CUDA device is. */
 export interface CudaDevice {
+  /** N of `'cuda:N'`. */
   index: number
+  /** As the driver names it, such as `'NVIDIA H100 80GB HBM3'`. */
   name: string
   /** Total memory, bytes. */
   memory: number
@@ -14,8 +16,12 @@ export interface CudaDevice {
   computeCapability: [number, number]
 }
 
-/** A mark on a device's stream, to time what lies between two of them, as `torch.cuda.Event(enable_timing=True)`. */
+/**
+ * A mark on a device's stream, to time what lies between two of them, as `torch.cuda.Event(enable_timing=True)`.
+ * Made by `new cuda.Event(device)`.
+ */
 class Event extends Handle {
+  /** A mark on the stream of `device`, not yet set. Throws `ERR_CUDA_UNAVAILABLE` without CUDA. */
   constructor(device: Device = 'cuda') {
     super(native.cudaEvent(parseDevice(device)))
   }
@@ -36,7 +42,9 @@ class Event extends Handle {
   }
 }
 
-/** Work that was captured once and is launched again as a whole. */
+export type { Event as CudaEvent }
+
+/** Work that was captured once by `cuda.graph` and is launched again as a whole, as `torch.cuda.CUDAGraph`. */
 export class CudaGraph<T = unknown> extends Handle {
   /** What the captured function returned. Its tensors hold the values of the latest replay, none before the first. */
   readonly result: T
@@ -47,13 +55,18 @@ export class CudaGraph<T = unknown> extends Handle {
     this.result = result
   }
 
-  /** Launches the captured work; returns at once. */
+  /** Launches the captured work; returns at once. Throws `ERR_DISPOSED` after `dispose()`. */
   replay(): void {
     native.cudaGraphReplay(this.id)
   }
 }
 
+/**
+ * CUDA devices, with the names of `torch.cuda`. Importing it is safe where there is none: `cuda.isAvailable()` is then
+ * false and whatever needs a device throws `ERR_CUDA_UNAVAILABLE`, with the reason.
+ */
 export const cuda = {
+  /** A mark on a device's stream: {@link CudaEvent}. */
   Event,
 
   /** Whether `device: 'cuda'` can be used. Never throws. */

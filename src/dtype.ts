@@ -1,9 +1,13 @@
 import { SpikenormError } from './errors.js'
 
-/** Element types. Half types compute in float32 and are rounded once on the way out. */
+/**
+ * Element types, with PyTorch's names. Layers take `'float64'`, `'float32'`, `'float16'` and `'bfloat16'`; half types
+ * compute in float32 and are rounded once on the way out, beside float32 parameters. `'int64'` holds labels and counters,
+ * `'uint8'` labels and images.
+ */
 export type DType = 'float64' | 'float32' | 'float16' | 'bfloat16' | 'uint8' | 'int64'
 
-/** What {@link tensor} takes. */
+/** What {@link tensor} takes: numbers, or a typed array, by whose kind the dtype is told. */
 export type TensorData =
   | Float64Array
   | Float32Array

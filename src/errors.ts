@@ -1,4 +1,22 @@
-/** Stable codes of {@link SpikenormError}. Match on these; messages may change. */
+/**
+ * Stable codes of {@link SpikenormError}. Match on these; messages may change.
+ *
+ * - `ERR_SHAPE`: axes or extents that do not fit; the message says which were expected.
+ * - `ERR_DTYPE`: a dtype that is unknown, or that does not go with the others.
+ * - `ERR_DEVICE`: no such device, or tensors of different devices in one call.
+ * - `ERR_STEP_MODE`: a step mode that is not `'s'` or `'m'`, or that the class cannot be in.
+ * - `ERR_TIME_STEP`: BNTT past its T, TEBN with another T than its scale has.
+ * - `ERR_BATCH_STATISTICS`: training with one value per channel, which has no variance.
+ * - `ERR_ARGUMENT`: any other wrong argument.
+ * - `ERR_STATE_DICT`: missing or unexpected keys, or a wrong shape, in `loadStateDict`.
+ * - `ERR_NO_FORWARD`: `backward` without a recorded forward that is pending.
+ * - `ERR_DISPOSED`: a tensor, module or graph that has been freed.
+ * - `ERR_FILE`: a file that cannot be read or written, or is not what its name says.
+ * - `ERR_CUDA_UNAVAILABLE`: no usable driver, device or kernels; the message says which and what to do.
+ * - `ERR_CUDA`: what the CUDA driver reports.
+ * - `ERR_OUT_OF_MEMORY`: host or device memory is used up.
+ * - `ERR_INTERNAL`: a defect of this library. Please report it.
+ */
 export type ErrorCode =
   | 'ERR_SHAPE'
   | 'ERR_DTYPE'
@@ -21,22 +39,25 @@ export type ErrorCode =
  * and what came. A call that throws has changed nothing.
  */
 export class SpikenormError extends Error {
+  /** `'SpikenormError'`, also where two copies of the package make `instanceof` fail. */
   override readonly name = 'SpikenormError'
+  /** What went wrong, to match on. */
   readonly code: ErrorCode
 
+  /** Made by the library; of use outside it for errors of own modules. */
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
     super(message, options)
     this.code = code
   }
 
-  /** The same error, naming the layer it came through. */
+  /** @internal The same error, naming the layer it came through. */
   within(where: string): SpikenormError {
     const error = new SpikenormError(this.code, `${where}: ${this.message}`)
     if (this.stack) error.stack = this.stack.replace(this.message, error.message)
     return error
   }
 
-  /** Anything thrown by the native side, as a SpikenormError. */
+  /** @internal Anything thrown by the native side, as a SpikenormError. */
   static from(thrown: unknown): SpikenormError {
     if (thrown instanceof SpikenormError) return thrown
     const { code, message } = thrown as { code?: unknown; message?: unknown }

@@ -22,12 +22,18 @@ function within<R>(wanted: GradMode, name: string, fn: () => R): R {
   return result
 }
 
-/** Runs `fn` without recording any forward: nothing is kept for backward. `fn` must be synchronous. */
+/**
+ * Runs `fn` without recording any forward, whatever the modules' modes, as `torch.no_grad`: nothing is kept for backward.
+ * Returns what `fn` returns. Throws `ERR_ARGUMENT` where `fn` is asynchronous.
+ */
 export function noGrad<R>(fn: () => R): R {
   return within('disabled', 'noGrad', fn)
 }
 
-/** Runs `fn` recording every forward, in eval mode too (frozen layers). `fn` must be synchronous. */
+/**
+ * Runs `fn` recording every forward, in eval mode too (frozen layers, gradients of the input), as `torch.enable_grad`.
+ * Returns what `fn` returns. Throws `ERR_ARGUMENT` where `fn` is asynchronous.
+ */
 export function enableGrad<R>(fn: () => R): R {
   return within('enabled', 'enableGrad', fn)
 }

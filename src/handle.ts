@@ -8,6 +8,7 @@ import { native } from './native.js'
 export class Handle {
   #id: number
 
+  /** @internal */
   constructor(id: number) {
     this.#id = id
     native.track(this, id)
@@ -24,6 +25,7 @@ export class Handle {
     return this.#id
   }
 
+  /** Whether the native memory has been freed. */
   get isDisposed(): boolean {
     return this.#id === 0
   }
@@ -35,6 +37,7 @@ export class Handle {
     this.#id = 0
   }
 
+  /** `dispose()` at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.dispose()
   }

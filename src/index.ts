@@ -1,10 +1,14 @@
 /** spikenorm: the normalisation layers of deep spiking neural networks, for Node.js. */
-export { type CudaDevice, CudaGraph, cuda } from './cuda.js'
+export { type CudaDevice, type CudaEvent, CudaGraph, cuda } from './cuda.js'
 export type { Device } from './device.js'
 export type { DType, TensorData } from './dtype.js'
 export { type ErrorCode, SpikenormError } from './errors.js'
+/** Operations on whole nets, with the names of `spikingjelly.activation_based.functional`. */
 export * as functional from './functional.js'
 export { enableGrad, noGrad } from './grad-mode.js'
+export type { Handle } from './handle.js'
+export { fold } from './inference/fold.js'
+export { type FoldNetOptions, foldNet } from './inference/fold-net.js'
 export { BatchNorm1d, BatchNorm2d, BatchNorm3d } from './layers/batch-norm.js'
 export {
   BatchNormThroughTime1d,
@@ -19,13 +23,22 @@ export {
   TemporalEffectiveBatchNorm3d,
 } from './layers/temporal-effective-batch-norm.js'
 export {
+  type ThresholdDependentBatchNorm,
   ThresholdDependentBatchNorm1d,
   ThresholdDependentBatchNorm2d,
   ThresholdDependentBatchNorm3d,
 } from './layers/threshold-dependent-batch-norm.js'
-export { Module, type StepMode } from './module.js'
+export { Module, type StepMode, type Vjp } from './module.js'
+/** The training kit: what a spiking net needs around the normalisation layers, with PyTorch's and SpikingJelly's names. */
 export * as nn from './nn/index.js'
+/** Optimisers and a learning-rate schedule, by the rules of `torch.optim`. */
 export * as optim from './nn/optim.js'
+export {
+  type LoadPyTorchOptions,
+  loadPyTorch,
+  loadPyTorchCheckpoint,
+  type PyTorchValue,
+} from './pytorch-file/load.js'
 export { manualSeed, randperm } from './random.js'
 export { emptyCache, getNumThreads, type MemoryStats, memoryStats, setNumThreads } from './runtime.js'
 export { type LoadResult, loadSafetensors, saveSafetensors } from './state-dict.js'

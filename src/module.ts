@@ -3,15 +3,29 @@ import { atomically, type Checkpoint, checkpointOf } from './checkpoint.js'
 import { type Device, parseDevice } from './device.js'
 import { type DType, expectFloatDType, isDType, parameterDType } from './dtype.js'
 import { SpikenormError } from './errors.js'
-import { isRecording } from './grad-mode.js'
+import { enableGrad, isRecording } from './grad-mode.js'
 import { type LoadResult, loadIntoModule } from './state-dict.js'
+import type { Tape, TapeEntry } from './tape.js'
 import { type Parameter, Tensor } from './tensor.js'
 
-/** `'s'`: one time step a call. `'m'`: all steps at once, with a leading T. */
+/** `'s'`: one time step a call. `'m'`: all steps at once, with a leading T. SpikingJelly's `step_mode`. */
 export type StepMode = 's' | 'm'
 
 const BOTH_STEP_MODES: readonly StepMode[] = ['s', 'm']
 
+/** What {@link Module.vjp} gives. */
+export interface Vjp {
+  /** Output of the forward. */
+  y: Tensor
+  /** Gradient of the input, given that of `y`; once at most. Parameter gradients accumulate in `.grad`. */
+  backward(dy: Tensor): Tensor
+}
+
+/**
+ * The base of every layer: what `torch.nn.Module` and SpikingJelly's `base.StepModule` are there. A module of your own
+ * extends it, gives `computeForward` and `computeBackward` and registers what it is made of; there is no autograd, so
+ * its backward is written by hand.
+ */
 export abstract class Module {
   #training = true
   #stepMode: StepMode = 's'
@@ -19,13 +33,17 @@ export abstract class Module {
   readonly #buffers = new Map<string, Tensor>()
   readonly #modules = new Map<string, Module>()
 
-  /** Computes the output; with `record`, keeps what backward needs. */
+  /** Computes the output of {@link forward}; with `record`, keeps what backward needs. */
   protected abstract computeForward(x: Tensor, record: boolean): Tensor
 
-  /** Computes the input's gradient of the latest recorded forward and accumulates the parameters'. */
+  /** What {@link backward} does: computes the input's gradient of the latest recorded forward and accumulates the parameters'. */
   protected abstract computeBackward(dy: Tensor): Tensor
 
-  /** Output for input `x`. Recorded for {@link backward} in training mode. */
+  /**
+   * Output for input `x`, in its dtype; the class says which shapes it takes. Recorded for {@link backward} in training
+   * mode and within {@link enableGrad}. Throws `ERR_SHAPE`, `ERR_DTYPE`, `ERR_DEVICE` and what the class names, having
+   * changed nothing.
+   */
   forward(x: Tensor): Tensor {
     const compute = () => this.computeForward(expectTensor('input', x), isRecording(this.#training))
     return this.naming(() => (this.#modules.size > 0 ? atomically(this, compute) : compute()))
@@ -40,6 +58,44 @@ export abstract class Module {
     return this.naming(() => this.computeBackward(expectTensor('dy', dy)))
   }
 
+  /**
+   * Output for input `x`, and the backward of this very forward, as `torch.func.vjp`: for frameworks that take
+   * gradients in an order of their own. It is recorded in eval mode too, apart from what {@link backward} takes, and may
+   * be called once or never; what it keeps is freed with it. Where a state is carried between calls (NeuNorm, neurons),
+   * the later call's comes first.
+   */
+  vjp(x: Tensor): Vjp {
+    const modules = [...new Set(this.modules())]
+    const exchange = (entries: readonly (readonly TapeEntry[])[]) =>
+      modules.map((module, i) => module.tape?.exchange(entries[i] ?? []) ?? [])
+    let recorded: TapeEntry[][] | null = null
+    let pending = exchange([])
+    try {
+      const y = enableGrad(() => this.forward(x))
+      const backward = (dy: Tensor) => {
+        if (recorded === null) {
+          throw new SpikenormError(
+            'ERR_NO_FORWARD',
+            `${this.constructor.name}: vjp: the backward of this forward has been called before`,
+          )
+        }
+        pending = exchange(recorded)
+        let isDone = false
+        try {
+          const dx = this.backward(dy)
+          isDone = true
+          return dx
+        } finally {
+          const rest = exchange(pending)
+          recorded = isDone ? null : rest
+        }
+      }
+      return { y, backward }
+    } finally {
+      recorded = exchange(pending)
+    }
+  }
+
   /** Runs `body`, naming this layer in its errors. */
   protected naming<R>(body: () => R): R {
     try {
@@ -51,17 +107,18 @@ export abstract class Module {
 
   // Modes
 
+  /** Whether the module is in training mode, as at first. */
   get training(): boolean {
     return this.#training
   }
 
-  /** Training mode for this module and all below it. */
+  /** Training mode, or with `false` evaluation mode, for this module and all below it. Returns the module. */
   train(mode = true): this {
     for (const module of this.modules()) module.#training = mode
     return this
   }
 
-  /** Evaluation mode for this module and all below it. */
+  /** Evaluation mode for this module and all below it. Returns the module. */
   eval(): this {
     return this.train(false)
   }
@@ -71,6 +128,10 @@ export abstract class Module {
     return BOTH_STEP_MODES
   }
 
+  /**
+   * Whether a call is one time step (`'s'`) or all of them (`'m'`). Setting it throws `ERR_STEP_MODE` where the class
+   * cannot be in that mode; `functional.setStepMode` sets that of a whole net.
+   */
   get stepMode(): StepMode {
     return this.#stepMode
   }
@@ -106,16 +167,19 @@ export abstract class Module {
 
   // Parameters and buffers
 
+  /** Makes `parameter` one of this module's, under `name`. Returns it. */
   protected registerParameter(name: string, parameter: Parameter): Parameter {
     this.#parameters.set(name, parameter)
     return parameter
   }
 
+  /** Makes `buffer` one of the tensors that are saved but not trained, under `name`. Returns it. */
   protected registerBuffer(name: string, buffer: Tensor): Tensor {
     this.#buffers.set(name, buffer)
     return buffer
   }
 
+  /** Puts `module` below this one, under `name`. Returns it. Throws `ERR_ARGUMENT` for what is none. */
   protected registerModule<M extends Module>(name: string, module: M): M {
     if (!(module instanceof Module)) {
       throw new SpikenormError('ERR_ARGUMENT', `${this.constructor.name}: ${name}: expected a Module`)
@@ -139,6 +203,7 @@ export abstract class Module {
     return this.#named((module) => module.#parameters)
   }
 
+  /** The parameters of this module and all below it: what an optimiser takes. */
   parameters(): Parameter[] {
     return this.namedParameters().map(([, parameter]) => parameter)
   }
@@ -204,12 +269,17 @@ export abstract class Module {
     return this
   }
 
-  /** Number of recorded forwards that have had no backward yet, of this module alone. */
-  get pendingForwards(): number {
-    return 0
+  /** @internal The recorded forwards of this module alone, where it records any itself. */
+  protected get tape(): Tape<TapeEntry> | null {
+    return null
   }
 
-  /** Copies this module's own parameters, gradients and state; what it returns puts the copies in their places. */
+  /** Number of recorded forwards that have had no backward yet, of this module alone. */
+  get pendingForwards(): number {
+    return this.tape?.length ?? 0
+  }
+
+  /** @internal Copies this module's own parameters, gradients and state; what it returns puts the copies in their places. */
   protected convert(target: Conversion): () => void {
     const grads = [...this.#parameters.values()].flatMap(({ grad }) => grad ?? [])
     return conversionOf([...this.#parameters.values(), ...this.#buffers.values(), ...grads], target)
@@ -223,6 +293,7 @@ export abstract class Module {
     }
   }
 
+  /** `dispose()` at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.dispose()
   }

@@ -2,11 +2,15 @@
 import { type Device, parseDevice } from './device.js'
 import { native } from './native.js'
 
-/** Number of threads for everything that follows, in the whole process; all cores at first. Changes no result. */
+/**
+ * Number of CPU threads for everything that follows, in the whole process, as `torch.set_num_threads`; all cores at first.
+ * Changes no result, not in one bit. Throws `ERR_ARGUMENT` outside of 1 to 1024.
+ */
 export function setNumThreads(threads: number): void {
   native.setNumThreads(threads)
 }
 
+/** Number of CPU threads in use, as `torch.get_num_threads`. */
 export function getNumThreads(): number {
   return native.numThreads()
 }

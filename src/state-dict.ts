@@ -4,7 +4,9 @@ import { Tensor } from './tensor.js'
 
 /** Keys that did not match, as PyTorch's `load_state_dict` returns them. */
 export interface LoadResult {
+  /** Names of the module that the dict has not. */
   missingKeys: string[]
+  /** Names of the dict that the module has not. */
   unexpectedKeys: string[]
 }
 

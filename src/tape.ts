@@ -36,8 +36,9 @@ export class Tape<Entry extends TapeEntry> {
     this.#entries.pop()?.saved?.dispose()
   }
 
-  includes(entry: Entry): boolean {
-    return this.#entries.includes(entry)
+  /** Puts other entries in the place of all there are, which are handed over; none is freed. */
+  exchange(entries: readonly Entry[]): Entry[] {
+    return this.#entries.splice(0, this.#entries.length, ...entries)
   }
 
   /** Undone by dropping what has been pushed since. */

@@ -1,11 +1,16 @@
 /** Tensors: contiguous values on a device, with the dtypes of PyTorch. */
+import { isMainThread } from 'node:worker_threads'
 import { type Device, parseDevice } from './device.js'
 import { type DType, dtypeOfData, isDType, type TensorData, typedArrayOf } from './dtype.js'
 import { type ErrorCode, SpikenormError } from './errors.js'
 import { Handle } from './handle.js'
 import { native } from './native.js'
 
-/** A contiguous tensor. Its values change only through parameters' optimisers and `copy_`. */
+/**
+ * A contiguous tensor on a device, made by {@link tensor}, {@link full}, {@link zeros} and {@link ones}. Its values change
+ * only through the optimisers of parameters and through `copy_`. The memory lies outside V8's heap; it is freed by
+ * `dispose()`, at the end of a `using` block, or after garbage collection.
+ */
 export class Tensor extends Handle {
   #shape: readonly number[] | undefined
   #dtype: DType | undefined
@@ -17,6 +22,7 @@ export class Tensor extends Handle {
     return this.#shape
   }
 
+  /** Type of the elements. */
   get dtype(): DType {
     this.#dtype ??= native.tensorDtype(this.id) as DType
     return this.#dtype
@@ -41,6 +47,19 @@ export class Tensor extends Handle {
     return typedArrayOf(this.dtype, native.tensorRead(this.id) as ArrayBuffer)
   }
 
+  /**
+   * The values themselves where {@link toTypedArray} copies them, as `tensor.numpy()`: writing to the array writes to the
+   * tensor, and either keeps the memory alive. A copy after all in a worker thread, in a runtime that allows no such
+   * array, of a tensor made by {@link Tensor.fromTypedArray}, and beyond 256 MiB at once. Throws `ERR_DEVICE` on a CUDA
+   * device.
+   */
+  asTypedArray(): Float64Array | Float32Array | Uint16Array | Uint8Array | BigInt64Array {
+    // A worker's end would free memory that a transfer may have brought to another thread.
+    const canShare = isMainThread || this.device !== 'cpu'
+    const buffer = canShare ? native.tensorSharedBuffer(this.id) : null
+    return buffer ? typedArrayOf(this.dtype, buffer) : this.toTypedArray()
+  }
+
   /** A copy of the values as numbers; int64 beyond 2^53 is rounded. */
   toFloat64Array(): Float64Array {
     const wide = native.tensorCast(this.id, 'float64')
@@ -62,7 +81,10 @@ export class Tensor extends Handle {
     return this.toFloat64Array()[0] as number
   }
 
-  /** A copy in another dtype (each value rounded once) or on another device; itself if nothing changes. */
+  /**
+   * A copy in another dtype (each value rounded once) or on another device; itself if nothing changes. Throws `ERR_DEVICE`
+   * or `ERR_CUDA_UNAVAILABLE` for a device that cannot be used.
+   */
   to(deviceOrDtype: Device | DType): Tensor {
     if (!isDType(deviceOrDtype)) {
       const device = parseDevice(deviceOrDtype)
@@ -76,12 +98,18 @@ export class Tensor extends Handle {
     return new Tensor(native.tensorCast(this.id, this.dtype))
   }
 
-  /** The same values under another shape of as many elements; shares memory. One extent may be -1. */
+  /**
+   * The same values under another shape of as many elements; shares memory. One extent may be -1 and is worked out.
+   * Throws `ERR_SHAPE` where the numbers of elements differ.
+   */
   reshape(shape: readonly number[]): Tensor {
     return new Tensor(native.tensorReshape(this.id, inferExtent(wholeExtents(shape), this.size)))
   }
 
-  /** Overwrites the values in place with those of a tensor of the same shape on any device, rounded where dtypes differ. */
+  /**
+   * Overwrites the values in place with those of a tensor of the same shape on any device, rounded where dtypes differ.
+   * Throws `ERR_SHAPE`.
+   */
   copy_(source: Tensor): this {
     native.tensorCopy(this.id, source.id)
     return this
@@ -93,6 +121,27 @@ export class Tensor extends Handle {
     this.#shape = undefined
     this.#dtype = undefined
     this.#device = undefined
+  }
+
+  /**
+   * A tensor on the CPU over a typed array's memory, without a copy, as `torch.from_numpy`. It is never written to
+   * (`copy_` throws `ERR_ARGUMENT`); what is written to the array is seen by all that is computed later, the backward of
+   * a recorded forward too. Once the array's buffer has been transferred or shrunk, reading it throws `ERR_DISPOSED`.
+   * Throws `ERR_DTYPE` for an array that would have to be converted, `ERR_ARGUMENT` for one over a SharedArrayBuffer.
+   */
+  static fromTypedArray(
+    data: Exclude<TensorData, readonly number[]>,
+    shape: readonly number[],
+    options: { dtype?: DType } = {},
+  ): Tensor {
+    const { dtype, isStored } = dtypeOfData(data, options.dtype)
+    if (!isStored) {
+      throw new SpikenormError(
+        'ERR_DTYPE',
+        `fromTypedArray: data: expected a typed array that holds ${dtype} as it is; tensor() converts`,
+      )
+    }
+    return new Tensor(native.tensorOverArray(data, wholeExtents(shape), dtype))
   }
 
   /**
@@ -114,6 +163,7 @@ export class Tensor extends Handle {
     return native.tensorDevicePointer(this.id)
   }
 
+  /** @internal What Node prints. */
   [Symbol.for('nodejs.util.inspect.custom')](): string {
     if (this.isDisposed) return `${this.constructor.name} (disposed)`
     return `${this.constructor.name} { shape: [${this.shape.join(', ')}], dtype: '${this.dtype}', device: '${this.device}' }`
@@ -122,11 +172,15 @@ export class Tensor extends Handle {
 
 /** What {@link Tensor.fromDevicePointer} takes. */
 export interface DevicePointer {
+  /** Address of the first value, aligned to the dtype. */
   ptr: bigint
+  /** Extents, slowest axis first; the memory is contiguous. */
   shape: readonly number[]
+  /** Type of the elements. */
   dtype: DType
   /** Default `'cuda'`. */
   device?: Device
+  /** CUstream handle whose present work comes first; left out, the memory is taken to be ready. */
   stream?: bigint
 }
 
@@ -148,11 +202,17 @@ function inferExtent(shape: readonly number[], size: number): number[] {
   return shape.map((extent, axis) => (axis === inferred ? size / rest : extent))
 }
 
-/** A tensor that is trained: `grad` accumulates in backward and is `null` before and after `zeroGrad()`. */
+/**
+ * A tensor that is trained: `grad` accumulates in backward and is `null` before the first one and after `zeroGrad()`. Made
+ * by modules; optimisers move its values.
+ */
 export class Parameter extends Tensor {
   #grad: Tensor | null = null
 
-  /** Gradient of the same shape and dtype, or `null`. */
+  /**
+   * Gradient of the parameter's shape, dtype and device, or `null`. Setting it throws `ERR_DTYPE`, `ERR_SHAPE` or
+   * `ERR_DEVICE` where it is of another.
+   */
   get grad(): Tensor | null {
     return this.#grad
   }
@@ -187,15 +247,18 @@ export class Parameter extends Tensor {
   }
 }
 
+/** Type and place of a new tensor. */
 export interface TensorOptions {
   /** Taken from the data where it is a typed array; `'float32'` for numbers. */
   dtype?: DType
+  /** Default `'cpu'`. */
   device?: Device
 }
 
 /**
  * A new tensor with a copy of `data`. For float16 and bfloat16 give a Uint16Array of bits, a Float16Array where
- * the runtime has one, or floats, which are rounded. Throws `ERR_SHAPE` when the number of values does not fit.
+ * the runtime has one, or floats, which are rounded. Throws `ERR_SHAPE` when the number of values does not fit, `ERR_DTYPE`
+ * when a Uint16Array comes without a dtype, `ERR_ARGUMENT` for data that is neither numbers nor a typed array.
  */
 export function tensor(data: TensorData, shape: readonly number[], options: TensorOptions = {}): Tensor {
   const device = parseDevice(options.device ?? 'cpu')
@@ -208,18 +271,18 @@ export function tensor(data: TensorData, shape: readonly number[], options: Tens
   return new Tensor(native.tensorFromNumbers(numbers, wholeExtents(shape), dtype, device))
 }
 
-/** A new tensor filled with `value`; float32 unless said otherwise. */
+/** A new tensor filled with `value`, as `torch.full`; float32 unless said otherwise. Throws `ERR_SHAPE`. */
 export function full(shape: readonly number[], value: number, options: TensorOptions = {}): Tensor {
   const device = parseDevice(options.device ?? 'cpu')
   return new Tensor(native.tensorFull(wholeExtents(shape), value, options.dtype ?? 'float32', device))
 }
 
-/** A new tensor of zeros; float32 unless said otherwise. */
+/** A new tensor of zeros, as `torch.zeros`; float32 unless said otherwise. Throws `ERR_SHAPE`. */
 export function zeros(shape: readonly number[], options: TensorOptions = {}): Tensor {
   return full(shape, 0, options)
 }
 
-/** A new tensor of ones; float32 unless said otherwise. */
+/** A new tensor of ones, as `torch.ones`; float32 unless said otherwise. Throws `ERR_SHAPE`. */
 export function ones(shape: readonly number[], options: TensorOptions = {}): Tensor {
   return full(shape, 1, options)
 }

@@ -3,7 +3,7 @@
 
 import { Worker } from 'node:worker_threads'
 import { type Tensor, zeros } from 'spikenorm'
-import { BENCH } from '../paths.js'
+import { COPY_WORKER } from '../paths.js'
 import { timed } from './native.js'
 import type { Contestant, Round } from './rounds.js'
 
@@ -32,7 +32,7 @@ export class CopyTeam implements Contestant {
   constructor(threads: number) {
     this.#workers = Array.from({ length: threads - 1 }, () => {
       const workerData = { control: this.#control, SLOT, COMMAND }
-      return new Worker(new URL('measure/copy-worker.mjs', BENCH), { workerData, execArgv: [] })
+      return new Worker(COPY_WORKER, { workerData, execArgv: [] })
     })
   }
 

@@ -3,7 +3,7 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { createInterface, type Interface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { BENCH } from '../paths.js'
+import { BENCH, MANUAL } from '../paths.js'
 
 export interface PeerVersions {
   python: string
@@ -94,6 +94,6 @@ export function findPython(named: string | undefined): { python: string } | { re
     if (probe.status === 0) return { python }
   }
   return {
-    reason: `${candidates.join(' and ')} cannot import torch (bench/README.md says how to get a Python that can)`,
+    reason: `${candidates.join(' and ')} cannot import torch (${MANUAL} says how to get a Python that can)`,
   }
 }

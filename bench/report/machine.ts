@@ -6,7 +6,7 @@ import { availableParallelism, cpus, release, totalmem } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { cuda } from 'spikenorm'
 import { cpuCacheBytes } from '../measure/sets.js'
-import { ROOT } from '../paths.js'
+import { IS_PACKAGED, ROOT } from '../paths.js'
 import type { PeerVersions } from '../peers/peer.js'
 
 export interface Machine {
@@ -39,9 +39,8 @@ export function describeMachine(): Machine {
 }
 
 export function describeVersions(peer: PeerVersions | undefined): Versions {
-  const { version } = JSON.parse(readFileSync(new URL('package.json', ROOT), 'utf8')) as { version: string }
   return {
-    spikenorm: version,
+    spikenorm: packageVersion(),
     node: process.version,
     python: peer?.python ?? null,
     torch: peer?.torch ?? null,
@@ -49,8 +48,16 @@ export function describeVersions(peer: PeerVersions | undefined): Versions {
   }
 }
 
-/** The commit measured, with `+` where files differ from it; SPIKENORM_COMMIT where there is no repository. */
+function packageVersion(): string {
+  return (JSON.parse(readFileSync(new URL('package.json', ROOT), 'utf8')) as { version: string }).version
+}
+
+/**
+ * The commit measured, with `+` where files differ from it; SPIKENORM_COMMIT where there is no repository, and for an
+ * installed package its version: a repository around it is somebody else's.
+ */
 export function describeCommit(): string {
+  if (IS_PACKAGED) return process.env.SPIKENORM_COMMIT ?? `v${packageVersion()}`
   const git = (...args: string[]) =>
     execFileSync('git', args, {
       cwd: fileURLToPath(ROOT),

@@ -3,7 +3,7 @@
 //!
 //! Default: machine code for sm_90 and PTX for anything newer or older (compute_75), which the driver
 //! compiles when it is first used. `SPIKENORM_CUDA_ARCHS="75 80 86 89 90 100 120"` makes machine code for
-//! those, and PTX of the newest.
+//! those, and PTX of the newest. `SPIKENORM_NO_CUDA` leaves the kernels out; a sentence in it is the reason that users see.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,9 @@ const KERNELS: [&str; 20] = [
     "../build.rs",
 ];
 
+/// The first nvcc that packs fat binaries to a sixth of their size. Drivers of CUDA 12.4 and later unpack them.
+const COMPRESSES: (u32, u32) = (12, 8);
+
 fn main() {
     for variable in ["SPIKENORM_CUDA_ARCHS", "SPIKENORM_NO_CUDA", "CUDA_HOME", "CUDA_PATH", "PATH"] {
         println!("cargo::rerun-if-env-changed={variable}");
@@ -45,6 +48,7 @@ fn main() {
         Ok(nvcc) => {
             compile(&nvcc, &kernels.join("kernels.cu"));
             println!("cargo::rustc-cfg=spikenorm_kernels");
+            println!("cargo::rustc-env=SPIKENORM_KERNEL_TARGETS={}", targets().join(" "));
             String::new()
         }
         Err(reason) => reason,
@@ -54,8 +58,14 @@ fn main() {
 
 /// The places scripts/setup-cuda.mjs looks in, in its order.
 fn find_nvcc() -> Result<PathBuf, String> {
-    if env::var_os("SPIKENORM_NO_CUDA").is_some() {
-        return Err("this build was made with SPIKENORM_NO_CUDA set".into());
+    if let Some(value) = env::var_os("SPIKENORM_NO_CUDA") {
+        let sentence = value.to_string_lossy().trim().replace('\n', " ");
+        let is_reason = sentence.contains(' ');
+        return Err(if is_reason {
+            sentence
+        } else {
+            "this build was made with SPIKENORM_NO_CUDA set".into()
+        });
     }
     let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/cuda/site/nvidia/cu13/bin");
     println!("cargo::rerun-if-changed={}", cache.display());
@@ -69,6 +79,16 @@ fn find_nvcc() -> Result<PathBuf, String> {
     folders.map(|folder| folder.join(if cfg!(windows) { "nvcc.exe" } else { "nvcc" })).find(runs).ok_or_else(
         || "this build was made without nvcc; install it with npm run setup:cuda and build again".into(),
     )
+}
+
+/// The compiler's release, (0, 0) where it does not say one.
+fn release(nvcc: &Path) -> (u32, u32) {
+    let said = Command::new(nvcc).arg("--version").output().map(|run| run.stdout).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let number =
+        said.split("release ").nth(1).and_then(|rest| rest.split([',', ' ', '\n']).next()).unwrap_or("");
+    let mut parts = number.split('.').map(|part| part.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
 
 /// `-gencode` arguments for the architectures asked for.
@@ -91,10 +111,18 @@ fn architectures() -> Vec<String> {
     }
 }
 
+/// What the kernels are compiled to, such as `sm_90` and `compute_75` (PTX).
+fn targets() -> Vec<String> {
+    architectures().iter().filter_map(|pair| Some(pair.split_once("code=")?.1.to_owned())).collect()
+}
+
 fn compile(nvcc: &Path, source: &Path) {
     let output = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("kernels.fatbin");
     let mut command = Command::new(nvcc);
     command.args(["-fatbin", "-std=c++17", "-O3", "-Xptxas", "-v"]);
+    if release(nvcc) >= COMPRESSES {
+        command.arg("--compress-mode=size");
+    }
     for architecture in architectures() {
         command.args(["-gencode", &architecture]);
     }

@@ -8,21 +8,26 @@ import { type Checkpoint, combined } from '../checkpoint.js'
 import type { Device } from '../device.js'
 import type { DType } from '../dtype.js'
 import { Handle } from '../handle.js'
+import { isInitialising } from '../initialisation.js'
 import { type Conversion, conversionOf, Module, type StepMode } from '../module.js'
 import { native } from '../native.js'
 import { Tape } from '../tape.js'
 import { newParameter, type Parameter, Tensor } from '../tensor.js'
 import { finiteNumber, placeOfParameters, wholeNumber } from './arguments.js'
 
+/** Options of {@link NeuNorm}. */
 export interface NeuNormOptions {
   /** Decay of the state. Default 0.9. */
   k?: number
   /** One weight for all channels. Default false. */
   sharedAcrossChannels?: boolean
+  /** Whether the channels are the last axis of the input, `[N, H, W, C]`, as in TensorFlow. Default false. */
+  channelsLast?: boolean
   /** Default `'s'`. */
   stepMode?: StepMode
   /** Dtype of the inputs. The weight is float32 beside half types. Default `'float32'`. */
   dtype?: DType
+  /** Where the weight is. Default `'cpu'`. */
   device?: Device
 }
 
@@ -31,22 +36,39 @@ interface Entry extends StatefulEntry<Entry> {
 }
 
 /**
- * For `[N, C, H, W]`; with a leading T in step mode `'m'`. The weight `w` is `[C, H, W]`, or `[1, H, W]` when shared, and
+ * NeuNorm (Wu et al. 2019), SpikingJelly's `layer.NeuNorm`: a state sums the spikes of all channels over time and is
+ * subtracted with a learned weight, `s_t = k·s_{t−1} + (1 − k)/C²·Σ_c x_t`, `y_t = x_t − w·s_t`, the same in training and
+ * evaluation. For `[N, C, H, W]`, or `[N, H, W, C]` with `channelsLast`; with a leading T in step mode `'m'`. The weight `w` is
+ * `[C, H, W]`, or `[1, H, W]` when shared, and
  * starts as U(±1/√(H·W)). The state `[N, 1, H, W]` is kept between calls until `reset()`; another batch size throws
  * `ERR_SHAPE`.
  */
 export class NeuNorm extends Module {
+  /** C, the number of channels. */
   readonly inChannels: number
+  /** H, the height of the input. */
   readonly height: number
+  /** W, the width of the input. */
   readonly width: number
+  /** Decay of the state per time step. */
   readonly k: number
+  /** Whether all channels have one weight. */
   readonly sharedAcrossChannels: boolean
+  /** Whether the channels are the last axis of the input. */
+  readonly channelsLast: boolean
 
   readonly #spec: Handle
   readonly #w: Parameter
   readonly #tape = new Tape<Entry>()
   readonly #state = new CarriedState<Entry>()
 
+  /**
+   * Throws `ERR_ARGUMENT` for what is out of its range.
+   * @param inChannels C, the number of channels
+   * @param height H of the inputs
+   * @param width W of the inputs
+   * @param options decay, sharing and place
+   */
   constructor(inChannels: number, height: number, width: number, options: NeuNormOptions = {}) {
     super()
     const name = this.constructor.name
@@ -55,16 +77,20 @@ export class NeuNorm extends Module {
     this.width = wholeNumber(name, 'width', width)
     this.k = finiteNumber(name, 'k', options.k ?? 0.9)
     this.sharedAcrossChannels = options.sharedAcrossChannels ?? false
+    this.channelsLast = options.channelsLast ?? false
     this.stepMode = options.stepMode ?? 's'
     const place = placeOfParameters(options)
-    this.#spec = new Handle(native.neuNormSpec(inChannels, height, width, this.k, this.sharedAcrossChannels))
+    this.#spec = new Handle(
+      native.neuNormSpec(inChannels, height, width, this.channelsLast, this.k, this.sharedAcrossChannels),
+    )
     const rows = this.sharedAcrossChannels ? 1 : inChannels
     this.#w = this.registerParameter('w', newParameter([rows, height, width], 0, place))
-    this.resetParameters()
+    if (isInitialising()) this.resetParameters()
   }
 
-  override get pendingForwards(): number {
-    return this.#tape.length
+  /** @internal */
+  protected override get tape() {
+    return this.#tape
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {
@@ -102,6 +128,7 @@ export class NeuNorm extends Module {
     this.#state.detach()
   }
 
+  /** @internal */
   override checkpoint(): Checkpoint {
     return combined(super.checkpoint(), this.#state.checkpoint(), this.#tape.checkpoint())
   }
@@ -112,6 +139,7 @@ export class NeuNorm extends Module {
     native.tensorUniform(this.#w.id, -bound, bound)
   }
 
+  /** @internal */
   protected override convert(target: Conversion): () => void {
     const own = super.convert(target)
     const state = conversionOf(this.#state.value ? [this.#state.value] : [], target)

@@ -24,6 +24,7 @@ export interface NormPreset {
   stepModes: readonly StepMode[]
 }
 
+/** Options of the twelve batch norms, PyTorch's in camelCase. */
 export interface NormOptions {
   /** Added to the variance. Default 1e-5. */
   eps?: number
@@ -33,10 +34,13 @@ export interface NormOptions {
   affine?: boolean
   /** Whether running statistics are kept; without them eval mode uses the batch's. Default true. */
   trackRunningStats?: boolean
-  /** `'s'` (default where the class has both) or `'m'`. */
+  /** Whether the channels are the last axis of the input, `[N, H, W, C]`, as in TensorFlow. Default false. */
+  channelsLast?: boolean
+  /** `'s'` (default where the class has both) or `'m'`; `ERR_STEP_MODE` for what the class cannot be in. */
   stepMode?: StepMode
   /** Dtype of the inputs. Parameters are float32 beside half types. Default `'float32'`. */
   dtype?: DType
+  /** Where parameters and statistics are. Default `'cpu'`. */
   device?: Device
 }
 
@@ -62,10 +66,21 @@ interface Stack<T extends Tensor> {
   rows: T[]
 }
 
+/**
+ * What the twelve batch norms share. Parameters are `weight` and `bias` `[C]` and, by class, `scale` `[T]` or one weight per
+ * time step; buffers are `running_mean`, `running_var` `[C]` and `num_batches_tracked`. In training the batch's statistics
+ * normalise and move the running ones (which take the unbiased variance), in evaluation the running ones normalise, or the
+ * batch's where none are kept.
+ */
 export abstract class NormLayer extends Module {
+  /** C, the number of channels. */
   readonly numFeatures: number
+  /** Added to the variance. */
   readonly eps: number
+  /** Whether the layer has a weight, and a bias where its class has one. */
   readonly affine: boolean
+  /** Whether the channels are the last axis of the input. */
+  readonly channelsLast: boolean
   /** Whether training moves the running statistics; may be toggled. */
   trackRunningStats: boolean
 
@@ -83,6 +98,7 @@ export abstract class NormLayer extends Module {
   #momentum: number | null = 0.1
   #step = 0
 
+  /** @internal */
   protected constructor(preset: NormPreset, config: NormConfig, options: NormOptions) {
     super()
     const name = this.constructor.name
@@ -92,6 +108,7 @@ export abstract class NormLayer extends Module {
     this.eps = finiteNumber(name, 'eps', options.eps ?? 1e-5, 0)
     this.momentum = options.momentum === undefined ? 0.1 : options.momentum
     this.affine = options.affine ?? true
+    this.channelsLast = options.channelsLast ?? false
     this.trackRunningStats = options.trackRunningStats ?? true
     this.#initialWeight = finiteNumber(name, 'alpha * vTh', config.initialWeight ?? 1)
     this.stepMode = options.stepMode ?? preset.stepModes[0] ?? 's'
@@ -105,6 +122,7 @@ export abstract class NormLayer extends Module {
       native.normSpec({
         spatial: config.spatial,
         channels: this.numFeatures,
+        channelsLast: this.channelsLast,
         steps: this.#T,
         statistics: preset.statistics,
         weight: rows.weight,
@@ -155,7 +173,10 @@ export abstract class NormLayer extends Module {
     return { base, rows: views }
   }
 
-  /** Weight of the new value in the running statistics; `null` for a cumulative average. */
+  /**
+   * Weight of the new value in the running statistics (`running = (1 − momentum)·running + momentum·batch`); `null` for a
+   * cumulative average.
+   */
   get momentum(): number | null {
     return this.#momentum
   }
@@ -168,8 +189,9 @@ export abstract class NormLayer extends Module {
     return this.#preset?.stepModes ?? super.stepModes
   }
 
-  override get pendingForwards(): number {
-    return this.#tape.length
+  /** @internal */
+  protected override get tape() {
+    return this.#tape
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {
@@ -214,6 +236,7 @@ export abstract class NormLayer extends Module {
     this.#tape.clear()
   }
 
+  /** @internal */
   override checkpoint(): Checkpoint {
     const moves = this.training && this.trackRunningStats
     const stacks = moves ? [this.#runningMean, this.#runningVar, this.#counters] : []
@@ -244,6 +267,7 @@ export abstract class NormLayer extends Module {
     if (this.#scale) native.tensorFill(this.#scale.id, 1)
   }
 
+  /** @internal */
   protected override convert(target: Conversion): () => void {
     const own = super.convert(target)
     const stacks = [this.#weight, this.#bias, this.#runningMean, this.#runningVar, this.#counters]

@@ -3,7 +3,8 @@
 use napi::bindgen_prelude::BigInt;
 use napi_derive::napi;
 use spikenorm_core::{DType, bail};
-use spikenorm_cuda::driver::{self, Event, Graph};
+use spikenorm_cuda::driver::{self, DriverState, Event, Graph};
+use spikenorm_cuda::fatbin;
 
 use crate::device::{Device, on_device};
 use crate::error::{Checked, Result, face};
@@ -33,6 +34,17 @@ pub struct CudaDeviceInfo {
     pub compute_capability: Vec<i32>,
 }
 
+impl From<driver::DeviceInfo> for CudaDeviceInfo {
+    fn from(device: driver::DeviceInfo) -> Self {
+        Self {
+            index: device.index as u32,
+            name: device.name,
+            memory: device.memory as f64,
+            compute_capability: device.compute_capability.to_vec(),
+        }
+    }
+}
+
 /// The CUDA devices found; none without CUDA.
 #[napi]
 pub fn cuda_devices() -> Result<Vec<CudaDeviceInfo>> {
@@ -40,13 +52,50 @@ pub fn cuda_devices() -> Result<Vec<CudaDeviceInfo>> {
         if driver::probe().is_err() {
             return Ok(Vec::new());
         }
-        let devices = driver::devices()?.into_iter().map(|device| CudaDeviceInfo {
-            index: device.index as u32,
-            name: device.name,
-            memory: device.memory as f64,
-            compute_capability: device.compute_capability.to_vec(),
-        });
-        Ok(devices.collect())
+        Ok(driver::devices()?.into_iter().map(CudaDeviceInfo::from).collect())
+    })
+}
+
+/// What there is of CUDA, each part by itself: for `spikenorm doctor`.
+#[napi(object)]
+pub struct CudaReport {
+    /// What the kernels of this build are compiled to; none where it has no kernels.
+    pub kernels: Vec<String>,
+    pub kernels_problem: Option<String>,
+    /// 'absent', 'noDevice', 'broken' or 'ready'.
+    pub driver: String,
+    pub driver_problem: Option<String>,
+    /// Newest CUDA that the driver serves, major and minor.
+    pub driver_cuda: Option<Vec<i32>>,
+    pub devices: Vec<CudaDeviceInfo>,
+    /// What cuBLAS was loaded by.
+    pub cublas: Option<String>,
+    pub cublas_version: Option<Vec<i32>>,
+    pub cublas_problem: Option<String>,
+}
+
+#[napi]
+pub fn cuda_report() -> Result<CudaReport> {
+    face(|| {
+        let driver = driver::driver_report();
+        let blas = driver::blas_report();
+        Ok(CudaReport {
+            kernels: fatbin::targets().map(String::from).collect(),
+            kernels_problem: fatbin::kernels().err().map(String::from),
+            driver: match driver.state {
+                DriverState::Absent => "absent",
+                DriverState::NoDevice => "noDevice",
+                DriverState::Broken => "broken",
+                DriverState::Ready => "ready",
+            }
+            .into(),
+            driver_problem: driver.problem,
+            driver_cuda: driver.cuda.map(Vec::from),
+            devices: driver.devices.into_iter().map(CudaDeviceInfo::from).collect(),
+            cublas: blas.as_ref().ok().map(|blas| blas.name.clone()),
+            cublas_version: blas.as_ref().ok().and_then(|blas| blas.version.map(Vec::from)),
+            cublas_problem: blas.err().map(|error| error.message),
+        })
     })
 }
 

@@ -1,10 +1,11 @@
 //! The N-API face: numbers, handles and bytes in, handles and bytes out. Shapes are checked in
 //! `spikenorm-core`, values computed in a backend; what stays here is turning one into the other.
 //!
-//! Everything native is known to JavaScript as a number (see [`handles`]). `unsafe` stands in one file,
-//! `weak.rs`, which watches JavaScript objects for their collection.
+//! Everything native is known to JavaScript as a number (see [`handles`]). `unsafe` stands in two files:
+//! `weak.rs`, which watches JavaScript objects for their collection, and `array_memory.rs`, which shares memory with them.
 #![deny(unsafe_code)]
 
+mod array_memory;
 mod cuda;
 mod device;
 mod error;

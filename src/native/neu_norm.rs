@@ -6,17 +6,25 @@ use spikenorm_core::{NeuNormForward, NeuNormSaved, NeuNormSpec};
 use crate::device::{Place, on_device};
 use crate::error::{Checked, Result, face};
 use crate::handles::{Handle, device_of, get, insert, insert_saved, insert_tensor, optional_tensor, tensor};
-use crate::norm::step_mode;
+use crate::norm::{layout, step_mode};
 use crate::tensor::{Handles, expect_gradient, expect_parameter_dtype};
 
 /// Registers a specification.
 #[napi]
-pub fn neu_norm_spec(channels: u32, height: u32, width: u32, k: f64, shared: bool) -> Result<u32> {
+pub fn neu_norm_spec(
+    channels: u32,
+    height: u32,
+    width: u32,
+    channels_last: bool,
+    k: f64,
+    shared: bool,
+) -> Result<u32> {
     face(|| {
         Ok(insert(NeuNormSpec {
             channels: channels as usize,
             height: height as usize,
             width: width as usize,
+            layout: layout(channels_last),
             k,
             shared,
         }))

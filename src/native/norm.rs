@@ -1,7 +1,7 @@
 //! The twelve batch norms for JavaScript.
 
 use napi_derive::napi;
-use spikenorm_core::norm::{NormForward, NormSaved, NormSpec, Rows, RunningUpdate, Statistics};
+use spikenorm_core::norm::{Layout, NormForward, NormSaved, NormSpec, Rows, RunningUpdate, Statistics};
 use spikenorm_core::{StepMode, Tensor, bail};
 
 use crate::device::{Place, on_device};
@@ -16,6 +16,7 @@ use crate::tensor::{Handles, expect_gradient, expect_parameter_dtype};
 pub struct NormConfig {
     pub spatial: u32,
     pub channels: u32,
+    pub channels_last: bool,
     /// 0 where the layer takes any number of steps.
     pub steps: u32,
     pub statistics: String,
@@ -34,6 +35,10 @@ fn rows(name: &str) -> Checked<Rows> {
     }
 }
 
+pub fn layout(channels_last: bool) -> Layout {
+    if channels_last { Layout::ChannelsLast } else { Layout::Contiguous }
+}
+
 pub fn step_mode(is_multi: bool) -> StepMode {
     if is_multi { StepMode::Multi } else { StepMode::Single }
 }
@@ -45,6 +50,7 @@ pub fn norm_spec(config: NormConfig) -> Result<u32> {
         Ok(insert(NormSpec {
             spatial: config.spatial as usize,
             channels: config.channels as usize,
+            layout: layout(config.channels_last),
             steps: (config.steps > 0).then_some(config.steps as usize),
             statistics: rows(&config.statistics)?,
             weight: rows(&config.weight)?,

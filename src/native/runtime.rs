@@ -22,6 +22,12 @@ pub fn num_threads() -> Result<u32> {
     face(|| spikenorm_cpu::num_threads().map(|threads| threads as u32))
 }
 
+/// Version of the addon, which the package beside it should have too.
+#[napi]
+pub fn addon_version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
 #[napi]
 pub fn simd_level() -> &'static str {
     spikenorm_cpu::simd_level()

@@ -46,7 +46,7 @@ pub fn tensor_from_numbers(numbers: &[f64], shape: Vec<i64>, dtype: String, devi
     })
 }
 
-fn expect_length(got: usize, shape: &[usize]) -> Checked<()> {
+pub fn expect_length(got: usize, shape: &[usize]) -> Checked<()> {
     let expected = element_count(shape)?;
     if expected != got {
         bail!(Shape, "data: expected {expected} values for shape {}, got {got}", show(shape));

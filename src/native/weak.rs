@@ -66,7 +66,7 @@ pub fn in_scope<R>(env: &Env, body: impl FnOnce() -> R) -> R {
     result
 }
 
-fn check(status: sys::napi_status) -> napi::Result<()> {
+pub fn check(status: sys::napi_status) -> napi::Result<()> {
     if status == sys::Status::napi_ok {
         Ok(())
     } else {

@@ -17,29 +17,32 @@ interface Entry extends TapeEntry {
  * A container hands its mode, `reset` and `detach` down to all below it. Its backward first checks that everything
  * below is where its forward left it, so that it does not fail half-way.
  */
-abstract class Container extends Module {
+export abstract class Container extends Module {
   readonly #tape = new Tape<Entry>()
 
+  /** Step mode of the container; setting it sets that of all modules below too, or throws `ERR_STEP_MODE` and sets none. */
   override get stepMode(): StepMode {
     return super.stepMode
   }
 
-  /** Sets the mode of all modules below too: all or nothing. */
   override set stepMode(mode: StepMode) {
     for (const module of this.modules()) module.checkStepMode(mode)
     super.stepMode = mode
     for (const child of this.children()) child.stepMode = mode
   }
 
-  override get pendingForwards(): number {
-    return this.#tape.length
+  /** @internal */
+  protected override get tape() {
+    return this.#tape
   }
 
   #below(): Module[] {
     return this.modules().slice(1)
   }
 
+  /** @internal Forward through what is below. */
   protected abstract chain(x: Tensor): Tensor
+  /** @internal Backward through what is below. */
   protected abstract chainBackward(dy: Tensor): Tensor
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {
@@ -77,6 +80,7 @@ abstract class Container extends Module {
     for (const child of this.children()) child.detach()
   }
 
+  /** @internal */
   override checkpoint(): Checkpoint {
     return combined(super.checkpoint(), this.#tape.checkpoint())
   }
@@ -113,46 +117,59 @@ function through(
 export class Sequential extends Container {
   readonly #layers: readonly Module[]
 
+  /** Modules first to last; throws `ERR_ARGUMENT` for what is no module. */
   constructor(...modules: Module[]) {
     super()
     for (const [index, module] of modules.entries()) this.registerModule(String(index), module)
     this.#layers = modules
   }
 
+  /** Number of modules. */
   get length(): number {
     return this.#layers.length
   }
 
+  /** The module at `index`, from the end where negative; `undefined` beyond. */
   at(index: number): Module | undefined {
     return this.#layers.at(index)
   }
 
+  /** The modules, first to last. */
   [Symbol.iterator](): Iterator<Module> {
     return this.#layers[Symbol.iterator]()
   }
 
+  /** @internal */
   protected override chain(x: Tensor): Tensor {
     return through(this.#layers, x, (layer, value) => layer.forward(value))
   }
 
+  /** @internal */
   protected override chainBackward(dy: Tensor): Tensor {
     return through(this.#layers.toReversed(), dy, (layer, gradient) => layer.backward(gradient))
   }
 }
 
-/** `x + module(x)`; keys are `module.…`. Throws `ERR_SHAPE` unless the module keeps the shape. */
+/**
+ * `x + module(x)`, SpikingJelly's residual block with the connection function ADD; keys are `module.…`. Throws `ERR_SHAPE`
+ * unless the module keeps the shape.
+ */
 export class Residual extends Container {
+  /** What is added to the input. */
   readonly module: Module
 
+  /** The module has to keep the shape of its input. */
   constructor(module: Module) {
     super()
     this.module = this.registerModule('module', module)
   }
 
+  /** @internal */
   protected override chain(x: Tensor): Tensor {
     return addedTo(x, this.module.forward(x), this.module)
   }
 
+  /** @internal */
   protected override chainBackward(dy: Tensor): Tensor {
     return addedTo(dy, this.module.backward(dy), this.module)
   }

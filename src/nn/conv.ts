@@ -4,6 +4,7 @@ import type { Tensor } from '../tensor.js'
 import { WeightedLayer, type WeightedLayerOptions } from './weighted-layer.js'
 import { type Pair, pair } from './window.js'
 
+/** Options of {@link Conv2d}. */
 export interface Conv2dOptions extends WeightedLayerOptions {
   /** Default 1. */
   stride?: Pair
@@ -12,18 +13,24 @@ export interface Conv2dOptions extends WeightedLayerOptions {
 }
 
 /**
- * Convolution of `[N, C, H, W]`; in step mode `'m'` of `[T, N, C, H, W]`, each step on its own. `weight` is
+ * Convolution, as `torch.nn.Conv2d` without dilation and groups, of `[N, C, H, W]`; in step mode `'m'` of `[T, N, C, H, W]`, each step on its own. `weight` is
  * `[outChannels, inChannels, kh, kw]`, `bias` `[outChannels]`; both start as U(±1/√(inChannels·kh·kw)), as in
  * PyTorch. The output is ⌊(size + 2·padding − kernel)/stride⌋ + 1 along each axis; an image smaller than the kernel
  * throws `ERR_SHAPE`.
  */
 export class Conv2d extends WeightedLayer {
+  /** Channels of the input. */
   readonly inChannels: number
+  /** Channels of the output. */
   readonly outChannels: number
+  /** Height and width of the kernel. */
   readonly kernelSize: readonly [number, number]
+  /** Steps of the window, down and across. */
   readonly stride: readonly [number, number]
+  /** Zeros added on both sides, above and below, left and right. */
   readonly padding: readonly [number, number]
 
+  /** Throws `ERR_ARGUMENT` for what is no whole number in its range. */
   constructor(inChannels: number, outChannels: number, kernelSize: Pair, options: Conv2dOptions = {}) {
     const name = new.target.name
     wholeNumber(name, 'inChannels', inChannels)
@@ -42,10 +49,12 @@ export class Conv2d extends WeightedLayer {
     this.padding = window.padding
   }
 
+  /** @internal */
   protected override run(x: Tensor, bias: number, record: boolean): number[] {
     return native.conv2DForward(this.spec.id, x.id, this.stepMode === 'm', this.weight.id, bias, record)
   }
 
+  /** @internal */
   protected override runBackward(saved: number, dy: number): number[] {
     return native.conv2DBackward(saved, dy)
   }

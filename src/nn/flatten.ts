@@ -4,6 +4,7 @@ import { Module, type StepMode } from '../module.js'
 import { Tape, type TapeEntry } from '../tape.js'
 import type { Tensor } from '../tensor.js'
 
+/** Options of {@link Flatten}. */
 export interface FlattenOptions {
   /** Default `'s'`. */
   stepMode?: StepMode
@@ -14,17 +15,22 @@ interface Entry extends TapeEntry {
   output: readonly number[]
 }
 
-/** `[N, ...]` to `[N, features]`; in step mode `'m'` `[T, N, ...]` to `[T, N, features]`. Shares the input's memory. */
+/**
+ * `[N, ...]` to `[N, features]`, as `torch.nn.Flatten`; in step mode `'m'` `[T, N, ...]` to `[T, N, features]`. Shares the
+ * input's memory.
+ */
 export class Flatten extends Module {
   readonly #tape = new Tape<Entry>()
 
+  /** Takes a step mode and nothing else. */
   constructor(options: FlattenOptions = {}) {
     super()
     this.stepMode = options.stepMode ?? 's'
   }
 
-  override get pendingForwards(): number {
-    return this.#tape.length
+  /** @internal */
+  protected override get tape() {
+    return this.#tape
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {
@@ -60,6 +66,7 @@ export class Flatten extends Module {
     this.#tape.clear()
   }
 
+  /** @internal */
   override checkpoint(): Checkpoint {
     return combined(super.checkpoint(), this.#tape.checkpoint())
   }

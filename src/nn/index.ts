@@ -1,8 +1,19 @@
 /** The training kit: what a spiking net needs around the normalisation layers. */
-export { Residual, Sequential } from './containers.js'
+export { type Container, Residual, Sequential } from './containers.js'
 export { Conv2d, type Conv2dOptions } from './conv.js'
 export { Flatten, type FlattenOptions } from './flatten.js'
+export { Identity } from './identity.js'
 export { Linear, type LinearOptions } from './linear.js'
 export { crossEntropy, LossAndGrad } from './losses.js'
-export { IFNode, type IFNodeOptions, LIFNode, type LIFNodeOptions, type Surrogate } from './neurons.js'
-export { AvgPool2d, MaxPool2d, type PoolOptions } from './pooling.js'
+export {
+  IFNode,
+  type IFNodeOptions,
+  LIFNode,
+  type LIFNodeOptions,
+  type Neuron,
+  type Surrogate,
+} from './neurons.js'
+export { PerStep, type PerStepOptions } from './per-step.js'
+export { AvgPool2d, MaxPool2d, type Pool2d, type PoolOptions } from './pooling.js'
+export type { WeightedLayer, WeightedLayerOptions } from './weighted-layer.js'
+export type { Pair } from './window.js'

@@ -12,9 +12,10 @@ import { native } from '../native.js'
 import { Tape } from '../tape.js'
 import { Tensor } from '../tensor.js'
 
-/** SpikingJelly's `surrogate.ATan` (alpha 2) and `surrogate.Sigmoid` (alpha 4). */
+/** Derivative that stands in for the step's in backward: SpikingJelly's `surrogate.ATan` (alpha 2) or `surrogate.Sigmoid` (alpha 4). */
 export type Surrogate = 'atan' | 'sigmoid'
 
+/** Options of {@link IFNode}; voltages are in the units of the input. */
 export interface IFNodeOptions {
   /** Voltage at which a neuron fires. Default 1. */
   vThreshold?: number
@@ -28,8 +29,9 @@ export interface IFNodeOptions {
   stepMode?: StepMode
 }
 
+/** Options of {@link LIFNode}. */
 export interface LIFNodeOptions extends IFNodeOptions {
-  /** Membrane time constant, above 1. Default 2. */
+  /** Membrane time constant in time steps, above 1. Default 2. */
   tau?: number
   /** Whether the input is divided by tau too. Default true. */
   decayInput?: boolean
@@ -39,16 +41,25 @@ interface Entry extends StatefulEntry<Entry> {
   readonly saved: Handle
 }
 
-/** `[N, ...]` in step mode `'s'`, `[T, N, ...]` in `'m'`; spikes are 0 and 1 in the input's dtype. */
-abstract class Neuron extends Module {
+/**
+ * What {@link IFNode} and {@link LIFNode} share: charge to h, spike where h ≥ vThreshold, then reset. Inputs are
+ * `[N, ...]` in step mode `'s'` and `[T, N, ...]` in `'m'`; spikes are 0 and 1 in the input's dtype. The voltage is kept
+ * between calls until `reset()`; another shape throws `ERR_SHAPE`.
+ */
+export abstract class Neuron extends Module {
+  /** Voltage at which a neuron fires. */
   readonly vThreshold: number
+  /** Voltage after a spike, or `null` for a soft reset by −vThreshold. */
   readonly vReset: number | null
+  /** Derivative of the spike in backward. */
   readonly surrogate: Surrogate
+  /** Whether no gradient goes through the reset. */
   readonly detachReset: boolean
   readonly #spec: Handle
   readonly #tape = new Tape<Entry>()
   readonly #state = new CarriedState<Entry>()
 
+  /** @internal */
   protected constructor(options: IFNodeOptions, leak: { tau?: number; decayInput: boolean }) {
     super()
     const name = this.constructor.name
@@ -76,8 +87,9 @@ abstract class Neuron extends Module {
     return this.#state.value?.clone() ?? null
   }
 
-  override get pendingForwards(): number {
-    return this.#tape.length
+  /** @internal */
+  protected override get tape() {
+    return this.#tape
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {
@@ -112,10 +124,12 @@ abstract class Neuron extends Module {
     this.#state.detach()
   }
 
+  /** @internal */
   override checkpoint(): Checkpoint {
     return combined(super.checkpoint(), this.#state.checkpoint(), this.#tape.checkpoint())
   }
 
+  /** @internal */
   protected override convert(target: Conversion): () => void {
     const own = super.convert(target)
     const state = conversionOf(this.#state.value ? [this.#state.value] : [], target)
@@ -131,21 +145,25 @@ abstract class Neuron extends Module {
   }
 }
 
-/** Neurons without leak: h = v + x. */
+/** Integrate-and-fire neurons without leak, SpikingJelly's `neuron.IFNode`: h = v + x. */
 export class IFNode extends Neuron {
+  /** Throws `ERR_ARGUMENT` for a voltage that is not finite or an unknown surrogate. */
   constructor(options: IFNodeOptions = {}) {
     super(options, { decayInput: true })
   }
 }
 
 /**
- * Leaky neurons: h = v + (x − (v − vReset))/tau, or h = v − (v − vReset)/tau + x without `decayInput` (vReset counts
+ * Leaky integrate-and-fire neurons, SpikingJelly's `neuron.LIFNode`: h = v + (x − (v − vReset))/tau, or h = v − (v − vReset)/tau + x without `decayInput` (vReset counts
  * as 0 under a soft reset).
  */
 export class LIFNode extends Neuron {
+  /** Membrane time constant, in time steps. */
   readonly tau: number
+  /** Whether the input is divided by tau too. */
   readonly decayInput: boolean
 
+  /** Throws `ERR_ARGUMENT` for a tau of 1 or less, a voltage that is not finite or an unknown surrogate. */
   constructor(options: LIFNodeOptions = {}) {
     const tau = finiteNumber(new.target.name, 'tau', options.tau ?? 2)
     const decayInput = options.decayInput ?? true

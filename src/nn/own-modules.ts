@@ -23,6 +23,7 @@ import {
 import { Module } from '../module.js'
 import { Conv2d } from './conv.js'
 import { Flatten } from './flatten.js'
+import { Identity } from './identity.js'
 import { Linear } from './linear.js'
 import { IFNode, LIFNode } from './neurons.js'
 import { AvgPool2d, MaxPool2d } from './pooling.js'
@@ -43,6 +44,7 @@ const OWN = new Set<unknown>([
   ThresholdDependentBatchNorm3d,
   Conv2d,
   Flatten,
+  Identity,
   Linear,
   IFNode,
   LIFNode,

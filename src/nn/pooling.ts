@@ -6,6 +6,7 @@ import { Tape } from '../tape.js'
 import { Tensor } from '../tensor.js'
 import { type Pair, pair } from './window.js'
 
+/** Options of {@link AvgPool2d} and {@link MaxPool2d}. */
 export interface PoolOptions {
   /** Default: the kernel's size. */
   stride?: Pair
@@ -15,14 +16,19 @@ export interface PoolOptions {
   stepMode?: StepMode
 }
 
-/** Pooling of `[N, C, H, W]`; in step mode `'m'` of `[T, N, C, H, W]`. */
-abstract class Pool2d extends Module {
+/** What {@link AvgPool2d} and {@link MaxPool2d} share: pooling of `[N, C, H, W]`; in step mode `'m'` of `[T, N, C, H, W]`. */
+export abstract class Pool2d extends Module {
+  /** Height and width of the window. */
   readonly kernelSize: readonly [number, number]
+  /** Steps of the window, down and across. */
   readonly stride: readonly [number, number]
+  /** Padding on both sides, above and below, left and right. */
   readonly padding: readonly [number, number]
+  /** @internal */
   protected readonly spec: Handle
   readonly #tape = new Tape<{ saved: Handle }>()
 
+  /** Throws `ERR_ARGUMENT` for a padding of more than half the window. */
   constructor(kernelSize: Pair, options: PoolOptions = {}) {
     super()
     const name = this.constructor.name
@@ -38,14 +44,15 @@ abstract class Pool2d extends Module {
     this.padding = window.padding
   }
 
-  /** Native forward: `[y, saved]`. */
+  /** @internal Native forward: `[y, saved]`. */
   protected abstract run(x: Tensor, record: boolean): number[]
 
-  /** Native backward: dx. */
+  /** @internal Native backward: dx. */
   protected abstract runBackward(saved: number, dy: number): number
 
-  override get pendingForwards(): number {
-    return this.#tape.length
+  /** @internal */
+  protected override get tape() {
+    return this.#tape
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {
@@ -65,6 +72,7 @@ abstract class Pool2d extends Module {
     this.#tape.clear()
   }
 
+  /** @internal */
   override checkpoint(): Checkpoint {
     return combined(super.checkpoint(), this.#tape.checkpoint())
   }
@@ -75,26 +83,30 @@ abstract class Pool2d extends Module {
   }
 }
 
-/** Mean of each window, padding (zeros) included, as in PyTorch. */
+/** Mean of each window, padding (zeros) included, as `torch.nn.AvgPool2d`. */
 export class AvgPool2d extends Pool2d {
+  /** @internal */
   protected override run(x: Tensor, record: boolean): number[] {
     return native.avgPool2DForward(this.spec.id, x.id, this.stepMode === 'm', record)
   }
 
+  /** @internal */
   protected override runBackward(saved: number, dy: number): number {
     return native.avgPool2DBackward(saved, dy)
   }
 }
 
 /**
- * Largest value of each window, padding left out. The gradient goes to the first of equal values; a NaN wins. As in
- * PyTorch.
+ * Largest value of each window, padding left out, as `torch.nn.MaxPool2d`. The gradient goes to the first of equal values;
+ * a NaN wins.
  */
 export class MaxPool2d extends Pool2d {
+  /** @internal */
   protected override run(x: Tensor, record: boolean): number[] {
     return native.maxPool2DForward(this.spec.id, x.id, this.stepMode === 'm', record)
   }
 
+  /** @internal */
   protected override runBackward(saved: number, dy: number): number {
     return native.maxPool2DBackward(saved, dy)
   }

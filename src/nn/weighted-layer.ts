@@ -3,12 +3,14 @@ import { type Checkpoint, combined } from '../checkpoint.js'
 import type { Device } from '../device.js'
 import type { DType } from '../dtype.js'
 import { Handle } from '../handle.js'
+import { isInitialising } from '../initialisation.js'
 import { placeOfParameters } from '../layers/arguments.js'
 import { Module, type StepMode } from '../module.js'
 import { native } from '../native.js'
 import { Tape } from '../tape.js'
 import { newParameter, type Parameter, Tensor } from '../tensor.js'
 
+/** Options that {@link Linear} and {@link Conv2d} share. */
 export interface WeightedLayerOptions {
   /** Whether the layer adds a learned bias. Default true. */
   bias?: boolean
@@ -16,21 +18,25 @@ export interface WeightedLayerOptions {
   stepMode?: StepMode
   /** Dtype of the inputs. Parameters are float32 beside half types. Default `'float32'`. */
   dtype?: DType
+  /** Where the parameters are. Default `'cpu'`. */
   device?: Device
 }
 
 /**
- * A recorded forward keeps its input (shared) and a copy of the weight, so backward is right even where the weight
+ * What {@link Linear} and {@link Conv2d} share. A recorded forward keeps its input (shared) and a copy of the weight, so backward is right even where the weight
  * has been changed in between.
  */
 export abstract class WeightedLayer extends Module {
+  /** The weight, outputs first. */
   readonly weight: Parameter
+  /** The bias, one per output, or `null`. */
   readonly bias: Parameter | null
+  /** @internal */
   protected readonly spec: Handle
   readonly #fanIn: number
   readonly #tape = new Tape<{ saved: Handle }>()
 
-  /** Takes over the handle of a specification; `shape` is the weight's, outputs first. */
+  /** @internal Takes over the handle of a specification; `shape` is the weight's, outputs first. */
   protected constructor(spec: () => number, shape: readonly number[], options: WeightedLayerOptions) {
     super()
     this.stepMode = options.stepMode ?? 's'
@@ -42,17 +48,18 @@ export abstract class WeightedLayer extends Module {
       (options.bias ?? true)
         ? this.registerParameter('bias', newParameter(shape.slice(0, 1), 0, place))
         : null
-    this.resetParameters()
+    if (isInitialising()) this.resetParameters()
   }
 
-  /** Native forward: `[y, saved]`. */
+  /** @internal Native forward: `[y, saved]`. */
   protected abstract run(x: Tensor, bias: number, record: boolean): number[]
 
-  /** Native backward: `[dx, dweight, dbias]`. */
+  /** @internal Native backward: `[dx, dweight, dbias]`. */
   protected abstract runBackward(saved: number, dy: number): number[]
 
-  override get pendingForwards(): number {
-    return this.#tape.length
+  /** @internal */
+  protected override get tape() {
+    return this.#tape
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {
@@ -82,6 +89,7 @@ export abstract class WeightedLayer extends Module {
     this.#tape.clear()
   }
 
+  /** @internal */
   override checkpoint(): Checkpoint {
     return combined(super.checkpoint(), this.#tape.checkpoint())
   }

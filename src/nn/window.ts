@@ -1,6 +1,6 @@
 import { wholeNumber } from '../layers/arguments.js'
 
-/** One number for both axes, or `[vertical, horizontal]`. */
+/** One whole number for both axes, or `[vertical, horizontal]`. */
 export type Pair = number | readonly [number, number]
 
 /** @returns both axes of `value`, whole numbers of at least `least`; throws `ERR_ARGUMENT` otherwise. */

@@ -39,6 +39,7 @@ export interface LayerOptions {
   track?: boolean
   alpha?: number
   vTh?: number
+  channelsLast?: boolean
 }
 
 type Construct = (...args: unknown[]) => NormLayer
@@ -55,6 +56,7 @@ export function createLayer({ name, family }: NormClass, given: LayerOptions): N
     ...(given.momentum !== undefined && { momentum: given.momentum }),
     ...(given.affine !== undefined && { affine: given.affine }),
     ...(given.track !== undefined && { trackRunningStats: given.track }),
+    ...(given.channelsLast !== undefined && { channelsLast: given.channelsLast }),
   }
   if (family === 'threshold') return construct(given.alpha ?? 1, given.vTh ?? 1, channels, options)
   if (family === 'temporal') return construct(steps, channels, options)

@@ -18,5 +18,5 @@ pub use backend::Backend;
 pub use dtype::DType;
 pub use error::{Error, ErrorCode, Result};
 pub use neu_norm::{NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, NeuNormSpec};
-pub use shape::{Grid, StepMode, element_count, show};
+pub use shape::{Grid, Layout, StepMode, element_count, show};
 pub use tensor::Tensor;

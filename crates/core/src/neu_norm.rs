@@ -9,13 +9,14 @@
 //!
 //! The gradient carried into the state before the first step is k·δ_first.
 
-use crate::{Grid, Result, StepMode, Tensor, bail, show};
+use crate::{Grid, Layout, Result, StepMode, Tensor, bail, show};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct NeuNormSpec {
     pub channels: usize,
     pub height: usize,
     pub width: usize,
+    pub layout: Layout,
     pub k: f64,
     pub shared: bool,
 }
@@ -30,23 +31,27 @@ impl NeuNormSpec {
         [if self.shared { 1 } else { self.channels }, self.height, self.width]
     }
 
-    /// Reads `shape` as a grid; `state` is the shape of a state carried over, if any.
+    /// Reads `shape` as a grid, whose memory is in this layout; `state` is the shape of a state carried over, if any.
     pub fn grid(&self, shape: &[usize], mode: StepMode, state: Option<&[usize]>) -> Result<Grid> {
         let leading = if mode == StepMode::Multi { 2 } else { 1 };
-        let expected = [self.channels, self.height, self.width];
+        let (c, h, w) = (self.channels, self.height, self.width);
+        let expected = match self.layout {
+            Layout::Contiguous => [c, h, w],
+            Layout::ChannelsLast => [h, w, c],
+        };
         if shape.len() != leading + 3 || shape[leading..] != expected {
             let prefix = if mode == StepMode::Multi { "T, N" } else { "N" };
             bail!(
                 Shape,
                 "input: expected [{prefix}, {}, {}, {}] in step mode '{}', got shape {}",
-                self.channels,
-                self.height,
-                self.width,
+                expected[0],
+                expected[1],
+                expected[2],
                 mode.name(),
                 show(shape)
             );
         }
-        let grid = Grid::of(shape, mode);
+        let grid = Grid::of(shape, mode, self.layout);
         if let Some(state) = state
             && state[0] != grid.n
         {

@@ -42,14 +42,44 @@ impl Grid {
         self.n * self.s
     }
 
-    /// Reads `shape` (`axes` says what the axes after time are, for the message) as a grid.
-    /// The caller has checked the rank; `shape` starts with T in multi-step mode.
-    pub fn of(shape: &[usize], mode: StepMode) -> Grid {
+    /// Reads `shape` as a grid. The caller has checked the rank; `shape` starts with T in multi-step mode.
+    pub fn of(shape: &[usize], mode: StepMode, layout: Layout) -> Grid {
         let (t, rest) = match mode {
             StepMode::Single => (1, shape),
             StepMode::Multi => (shape[0], &shape[1..]),
         };
-        Grid { t, n: rest[0], c: rest[1], s: rest[2..].iter().product() }
+        let c = layout.channel_axis(rest.len(), StepMode::Single);
+        let s = (1..rest.len()).filter(|&axis| axis != c).map(|axis| rest[axis]).product();
+        Grid { t, n: rest[0], c: rest[c], s }
+    }
+}
+
+/// Where the channels of an input are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// `[T, N, C, S]` in memory.
+    #[default]
+    Contiguous,
+    /// `[T, N, S, C]` in memory: the same as contiguous with N·S samples of one value.
+    ChannelsLast,
+}
+
+impl Layout {
+    /// The contiguous grid that has this memory.
+    pub fn fold(self, grid: Grid) -> Grid {
+        match self {
+            Self::Contiguous => grid,
+            Self::ChannelsLast => Grid { n: grid.n * grid.s, s: 1, ..grid },
+        }
+    }
+
+    /// The axis of the channels in a shape of `rank` axes.
+    pub fn channel_axis(self, rank: usize, mode: StepMode) -> usize {
+        match (self, mode) {
+            (Self::ChannelsLast, _) => rank - 1,
+            (Self::Contiguous, StepMode::Single) => 1,
+            (Self::Contiguous, StepMode::Multi) => 2,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use spikenorm_core::norm::{NormForward, NormSpec, Rows, Statistics};
+use spikenorm_core::norm::{Layout, NormForward, NormSpec, Rows, Statistics};
 use spikenorm_core::{Backend, DType, Grid, NeuNormForward, NeuNormSpec, Tensor};
 use spikenorm_cpu::{Cpu, HostMemory, empty_cache};
 
@@ -79,6 +79,7 @@ impl Case {
         NormSpec {
             spatial: 2,
             channels: self.grid.c,
+            layout: Layout::Contiguous,
             steps: is_per_step.then_some(self.grid.t),
             statistics: rows,
             weight: rows,
@@ -150,7 +151,8 @@ fn backward(bencher: Bencher, case: &Case) {
 
 fn neu_norm(case: &Case) -> (NeuNormSpec, CpuTensor, CpuTensor) {
     let Grid { c, s, .. } = case.grid;
-    let spec = NeuNormSpec { channels: c, height: 1, width: s, k: 0.9, shared: false };
+    let spec =
+        NeuNormSpec { channels: c, height: 1, width: s, layout: Layout::Contiguous, k: 0.9, shared: false };
     (spec, values(&case.shape(), case.dtype, 1), values(&[c, s], DType::F32, 2))
 }
 

@@ -10,6 +10,7 @@ mod kit;
 mod matmul;
 mod memory;
 mod neu_norm;
+mod neu_norm_channels_last;
 mod norm;
 mod parallel;
 mod pool;
@@ -17,6 +18,6 @@ mod stream;
 mod tensor_ops;
 
 pub use backend::{Cpu, CpuTensor};
-pub use memory::HostMemory;
+pub use memory::{HostMemory, Lender};
 pub use parallel::{num_threads, set_num_threads, simd_level};
 pub use pool::{MemoryStats, empty_cache, memory_stats};

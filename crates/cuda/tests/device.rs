@@ -169,7 +169,8 @@ fn neu_norm_matches_the_recurrence() {
                 state: None,
                 carry: None,
             };
-            let spec = NeuNormSpec { channels: c, height: 1, width: s, k: 0.9, shared };
+            let spec =
+                NeuNormSpec { channels: c, height: 1, width: s, layout: Layout::Contiguous, k: 0.9, shared };
             let expected = neu_norm(0.9, shared, shape, &inputs);
             let x = upload(cuda, &inputs.x, &[t, n, c, 1, s], dtype);
             let dy = upload(cuda, &inputs.dy, &[t, n, c, 1, s], dtype);

@@ -3,6 +3,7 @@ import { native } from '../../native.js'
 import type { Parameter } from '../../tensor.js'
 import { type BufferSpec, handles, type Moved, Optimizer, type OptimizerOptions } from './optimizer.js'
 
+/** Options of {@link Adam} and {@link AdamW}. */
 export interface AdamOptions extends OptimizerOptions {
   /** Decay of the two moments. Default `[0.9, 0.999]`. */
   betas?: readonly [number, number]
@@ -12,10 +13,14 @@ export interface AdamOptions extends OptimizerOptions {
 
 /** Adam as `torch.optim.Adam`; `lr` is 1e-3 and `weightDecay` 0 unless given. */
 export class Adam extends Optimizer {
+  /** Decay of the first and the second moment. */
   readonly betas: readonly [number, number]
+  /** Added to the denominator. */
   readonly eps: number
+  /** Weight decay. */
   readonly weightDecay: number
 
+  /** Throws `ERR_ARGUMENT` where PyTorch's raises `ValueError`, such as for betas outside [0, 1). */
   constructor(parameters: Iterable<Parameter>, options: AdamOptions = {}) {
     super(parameters, options.lr ?? 1e-3)
     const name = this.constructor.name
@@ -26,11 +31,12 @@ export class Adam extends Optimizer {
     native.checkAdam(this.#config())
   }
 
-  /** Whether weight decay acts on the parameter and not on the gradient. */
+  /** @internal Whether weight decay acts on the parameter and not on the gradient. */
   protected get isDecoupled(): boolean {
     return false
   }
 
+  /** @internal */
   protected get defaultWeightDecay(): number {
     return 0
   }
@@ -40,10 +46,12 @@ export class Adam extends Optimizer {
     return { lr, beta1: betas[0], beta2: betas[1], eps, weightDecay, decoupled: this.isDecoupled }
   }
 
+  /** @internal */
   protected override get buffers(): readonly BufferSpec[] {
     return [{ name: 'step', isCount: true }, { name: 'exp_avg' }, { name: 'exp_avg_sq' }]
   }
 
+  /** @internal */
   protected override move(moved: readonly Moved[]): void {
     native.adamStep(
       this.#config(),
@@ -58,10 +66,12 @@ export class Adam extends Optimizer {
 
 /** Adam with decoupled weight decay as `torch.optim.AdamW`; `lr` is 1e-3 and `weightDecay` 0.01 unless given. */
 export class AdamW extends Adam {
+  /** @internal */
   protected override get isDecoupled(): boolean {
     return true
   }
 
+  /** @internal */
   protected override get defaultWeightDecay(): number {
     return 0.01
   }

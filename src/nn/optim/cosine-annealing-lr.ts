@@ -1,10 +1,11 @@
 import { finiteNumber, wholeNumber } from '../../layers/arguments.js'
 import type { Optimizer } from './optimizer.js'
 
+/** Options of {@link CosineAnnealingLR}. */
 export interface CosineAnnealingOptions {
   /** Steps from the initial learning rate down to `etaMin`. */
   tMax: number
-  /** Default 0. */
+  /** Learning rate after tMax steps. Default 0. */
   etaMin?: number
 }
 
@@ -13,12 +14,17 @@ export interface CosineAnnealingOptions {
  * etaMin + (lr − etaMin)·(1 + cos(π·n/tMax))/2, where lr is that at construction. Past tMax it rises again.
  */
 export class CosineAnnealingLR {
+  /** Whose learning rate is set. */
   readonly optimizer: Optimizer
+  /** Steps from the initial learning rate down to `etaMin`. */
   readonly tMax: number
+  /** Learning rate after tMax steps. */
   readonly etaMin: number
+  /** Learning rate at construction. */
   readonly baseLr: number
   #steps = 0
 
+  /** Throws `ERR_ARGUMENT` for a tMax that is no whole number above 0. */
   constructor(optimizer: Optimizer, { tMax, etaMin = 0 }: CosineAnnealingOptions) {
     this.optimizer = optimizer
     this.tMax = wholeNumber('CosineAnnealingLR', 'tMax', tMax)

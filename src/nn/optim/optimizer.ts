@@ -4,6 +4,7 @@ import { finiteNumber } from '../../layers/arguments.js'
 import { conversionOf } from '../../module.js'
 import { Parameter, Tensor, tensor, zeros } from '../../tensor.js'
 
+/** Options of every optimiser. */
 export interface OptimizerOptions {
   /** Learning rate. */
   lr?: number
@@ -30,13 +31,18 @@ export interface Moved {
 
 const NO_GRAD_OF_ITS_OWN = 'expected Parameters, as parameters() returns them'
 
+/**
+ * What the optimisers share: the parameters, the learning rate and a state dict. A step moves the parameters by the
+ * gradients in `.grad`; `zeroGrad()` clears those.
+ */
 export abstract class Optimizer {
+  /** What is moved, each once, in the order given. */
   readonly parameters: readonly Parameter[]
   /** Buffers of each parameter, `null` before its first step. */
   readonly #slots: (readonly Tensor[] | null)[]
   #lr: number
 
-  /** Parameters named twice are stepped once. */
+  /** Parameters named twice are stepped once. Throws `ERR_ARGUMENT` for none, or for what is no Parameter. */
   constructor(parameters: Iterable<Parameter>, lr: number) {
     const unique = [...new Set(parameters)]
     const name = this.constructor.name
@@ -48,10 +54,10 @@ export abstract class Optimizer {
     this.#lr = finiteNumber(name, 'lr', lr, 0)
   }
 
-  /** Buffers of each parameter; none where the options need none. */
+  /** @internal Buffers of each parameter; none where the options need none. */
   protected abstract get buffers(): readonly BufferSpec[]
 
-  /** Moves parameters and buffers in one native call, which moves nothing when it throws. */
+  /** @internal Moves parameters and buffers in one native call, which moves nothing when it throws. */
   protected abstract move(moved: readonly Moved[]): void
 
   /** Learning rate of the next step; schedules set it. */

@@ -3,22 +3,28 @@ import { native } from '../../native.js'
 import type { Parameter } from '../../tensor.js'
 import { type BufferSpec, handles, type Moved, Optimizer, type OptimizerOptions } from './optimizer.js'
 
+/** Options of {@link SGD}. */
 export interface SGDOptions extends OptimizerOptions {
-  /** Default 0. */
+  /** Weight of the earlier gradients. Default 0. */
   momentum?: number
-  /** Default 0. */
+  /** What the new gradient is reduced by beside momentum. Default 0. */
   dampening?: number
-  /** Default false. */
+  /** Whether to look ahead by the momentum, which then has to be above 0 and dampening 0. Default false. */
   nesterov?: boolean
 }
 
 /** Stochastic gradient descent as `torch.optim.SGD`; `lr` is 1e-3 unless given. */
 export class SGD extends Optimizer {
+  /** Weight of the earlier gradients. */
   readonly momentum: number
+  /** What the new gradient is reduced by beside momentum. */
   readonly dampening: number
+  /** Weight decay, an L2 penalty. */
   readonly weightDecay: number
+  /** Whether it looks ahead by the momentum. */
   readonly nesterov: boolean
 
+  /** Throws `ERR_ARGUMENT` where PyTorch's raises `ValueError`. */
   constructor(parameters: Iterable<Parameter>, options: SGDOptions = {}) {
     super(parameters, options.lr ?? 1e-3)
     const name = this.constructor.name
@@ -34,10 +40,12 @@ export class SGD extends Optimizer {
     return { lr, momentum, dampening, weightDecay, nesterov }
   }
 
+  /** @internal */
   protected override get buffers(): readonly BufferSpec[] {
     return this.momentum > 0 ? [{ name: 'momentum_buffer' }] : []
   }
 
+  /** @internal */
   protected override move(moved: readonly Moved[]): void {
     native.sgdStep(
       this.#config(),

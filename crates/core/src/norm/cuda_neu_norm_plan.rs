@@ -1,8 +1,8 @@
 //! How NeuNorm is laid over a GPU, as plain data. A block owns a strip of pixels with all channels of one
 //! sample, or in backward of a group of samples, whose weight gradients it adds up.
 
-use super::{CudaDevice, Layout};
-use crate::{DType, Grid, Result, bail};
+use super::CudaDevice;
+use crate::{DType, Grid, Layout, Result, bail};
 
 /// Channels a thread keeps in registers between its two uses of them.
 const KEPT: usize = 4;

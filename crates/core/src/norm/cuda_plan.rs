@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use super::cuda_cost::{self, Load};
-use crate::{DType, Grid, Result, bail};
+use crate::{DType, Grid, Layout, Result, bail};
 
 /// What a plan must fit. Read off the device by the launcher, made up by tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,24 +54,6 @@ impl CudaPass {
     /// Tensors held in shared memory.
     pub fn tensors(self) -> usize {
         if self == Self::Backward { 2 } else { 1 }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// `[T, N, C, S]` in memory.
-    Contiguous,
-    /// `[T, N, S, C]` in memory: the same as contiguous with N·S samples of one value.
-    ChannelsLast,
-}
-
-impl Layout {
-    /// The contiguous grid that has this memory.
-    pub fn fold(self, grid: Grid) -> Grid {
-        match self {
-            Self::Contiguous => grid,
-            Self::ChannelsLast => Grid { n: grid.n * grid.s, s: 1, ..grid },
-        }
     }
 }
 

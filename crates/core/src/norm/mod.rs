@@ -20,11 +20,12 @@ mod cuda_neu_norm_plan;
 mod cuda_plan;
 mod spec;
 
+pub use crate::shape::Layout;
 pub use call::{NormForward, NormGrads, NormOutput, NormSaved, RunningUpdate, Statistics};
 pub use coefficients::{
     Affine, CellSums, DxCoefficients, Moments, ParameterGrads, RowStatistics, dx_coefficients,
 };
 pub use cpu_plan::CpuPlan;
 pub use cuda_neu_norm_plan::CudaNeuNormPlan;
-pub use cuda_plan::{CudaDevice, CudaPass, CudaPlan, Lanes, Layout, SharedOffsets, TeamSync};
+pub use cuda_plan::{CudaDevice, CudaPass, CudaPlan, Lanes, SharedOffsets, TeamSync};
 pub use spec::{NormSpec, Rows};

@@ -1,6 +1,6 @@
 //! [`NormSpec`]: what tells one batch norm from another, and what input each accepts.
 
-use crate::{Grid, Result, StepMode, bail, show};
+use crate::{Grid, Layout, Result, StepMode, bail, show};
 
 /// How many rows a small tensor `[rows, C]` has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,7 @@ pub struct NormSpec {
     /// Axes after the channel: 1 (may be left out), 2 or 3.
     pub spatial: usize,
     pub channels: usize,
+    pub layout: Layout,
     /// Number of time steps the layer was made for; `None` where it takes any.
     pub steps: Option<usize>,
     /// `Shared` or `PerStep`.
@@ -52,8 +53,9 @@ pub struct NormSpec {
 }
 
 impl NormSpec {
-    /// Reads `shape` as a grid, or says what is wrong with it. `first_step` is the step index of a
-    /// layer whose rows are per step.
+    /// Reads `shape` as the contiguous grid its memory is, or says what is wrong with it. Statistics are those of a
+    /// cell, so that with channels last the places in space are so many samples: N·S of them, of one value each.
+    /// `first_step` is the step index of a layer whose rows are per step.
     pub fn grid(&self, shape: &[usize], mode: StepMode, first_step: usize) -> Result<Grid> {
         let leading = if mode == StepMode::Multi { 3 } else { 2 };
         let full = leading + self.spatial;
@@ -67,31 +69,33 @@ impl NormSpec {
                 show(shape)
             );
         }
-        let grid = Grid::of(shape, mode);
+        let grid = Grid::of(shape, mode, self.layout);
         if grid.c != self.channels {
             bail!(
                 Shape,
                 "input: expected numFeatures = {} channels at axis {}, got {} in shape {}",
                 self.channels,
-                leading - 1,
+                self.layout.channel_axis(shape.len(), mode),
                 grid.c,
                 show(shape)
             );
         }
         self.check_steps(grid.t, first_step)?;
-        Ok(grid)
+        Ok(self.layout.fold(grid))
     }
 
     /// Refuses batch statistics of a row with fewer than two values, as PyTorch does.
     pub fn check_batch_statistics(&self, grid: Grid) -> Result<()> {
         let values = self.values_per_row(grid);
         if values < 2 {
+            let extents = match self.layout {
+                Layout::Contiguous => format!("N = {}, {} in space", grid.n, grid.s),
+                Layout::ChannelsLast => format!("{} over N and space", grid.n),
+            };
             bail!(
                 BatchStatistics,
-                "input: batch statistics need more than 1 value per channel, got {values} (T = {}, N = {}, {} in space)",
-                grid.t,
-                grid.n,
-                grid.s
+                "input: batch statistics need more than 1 value per channel, got {values} (T = {}, {extents})",
+                grid.t
             );
         }
         Ok(())
@@ -120,14 +124,14 @@ impl NormSpec {
         Ok(())
     }
 
-    fn expected_axes(&self, mode: StepMode) -> &'static str {
-        match (self.spatial, mode) {
-            (1, StepMode::Single) => "[N, C] or [N, C, L]",
-            (1, StepMode::Multi) => "[T, N, C] or [T, N, C, L]",
-            (2, StepMode::Single) => "[N, C, H, W]",
-            (2, StepMode::Multi) => "[T, N, C, H, W]",
-            (_, StepMode::Single) => "[N, C, D, H, W]",
-            (_, StepMode::Multi) => "[T, N, C, D, H, W]",
-        }
+    /// `[T, N, C, H, W]` and the like.
+    fn expected_axes(&self, mode: StepMode) -> String {
+        let space = ["L", "H, W", "D, H, W"][self.spatial.clamp(1, 3) - 1];
+        let leading = if mode == StepMode::Multi { "T, N" } else { "N" };
+        let full = match self.layout {
+            Layout::Contiguous => format!("[{leading}, C, {space}]"),
+            Layout::ChannelsLast => format!("[{leading}, {space}, C]"),
+        };
+        if self.spatial == 1 { format!("[{leading}, C] or {full}") } else { full }
     }
 }

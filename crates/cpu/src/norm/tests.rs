@@ -1,7 +1,7 @@
 //! Every specification, dtype and plan against a naive float64 reference written from the formulas.
 
 use proptest::prelude::*;
-use spikenorm_core::norm::{CpuPlan, NormForward, NormSpec, Rows, RunningUpdate, Statistics};
+use spikenorm_core::norm::{CpuPlan, Layout, NormForward, NormSpec, Rows, RunningUpdate, Statistics};
 use spikenorm_core::{Backend, DType, Grid};
 
 use super::backward::backward_planned;
@@ -225,6 +225,7 @@ fn case(
         spec: NormSpec {
             spatial: 2,
             channels: grid.c,
+            layout: Layout::Contiguous,
             steps: None,
             statistics,
             weight,

@@ -160,6 +160,13 @@ SPIKENORM_API int cublasGemmEx(Handle* handle, int op_a, int op_b, int m, int n,
     return enqueue()(handle->stream, run, product, release) == 0 ? kSuccess : kExecutionFailed;
 }
 
+SPIKENORM_API int cublasGetProperty(int which, int* value) {
+    constexpr int kVersion[] = {13, 0, 2};
+    if (which < 0 || which > 2 || value == nullptr) return kInvalidValue;
+    *value = kVersion[which];
+    return kSuccess;
+}
+
 SPIKENORM_API const char* cublasGetStatusString(int status) {
     switch (status) {
         case kSuccess: return "CUBLAS_STATUS_SUCCESS";

@@ -41,6 +41,7 @@ type Destroy = unsafe extern "C" fn(RawHandle) -> c_int;
 type SetStream = unsafe extern "C" fn(RawHandle, *mut c_void) -> c_int;
 type SetWorkspace = unsafe extern "C" fn(RawHandle, *mut c_void, usize) -> c_int;
 type StatusString = unsafe extern "C" fn(c_int) -> *const c_char;
+type GetProperty = unsafe extern "C" fn(c_int, *mut c_int) -> c_int;
 type GemmEx = unsafe extern "C" fn(
     RawHandle,
     c_int,
@@ -72,7 +73,9 @@ struct Api {
     gemm: GemmEx,
     /// Younger than the others.
     status_string: Option<StatusString>,
-    _library: Library,
+    /// As it was asked for.
+    name: String,
+    library: Library,
 }
 
 impl Api {
@@ -116,7 +119,8 @@ impl Api {
             set_workspace: symbol(&library, name, "cublasSetWorkspace_v2")?,
             gemm: symbol(&library, name, "cublasGemmEx")?,
             status_string: symbol(&library, name, "cublasGetStatusString").ok(),
-            _library: library,
+            name: name.into(),
+            library,
         })
     }
 
@@ -133,6 +137,36 @@ impl Api {
         let text = text.unwrap_or_default();
         Err(Error::new(code, format!("CUDA: cuBLAS: {what}: status {status} {text}").trim_end()))
     }
+}
+
+/// The cuBLAS that products would use.
+#[derive(Debug)]
+pub struct BlasReport {
+    /// What it was loaded by: the name of a file, or the path that `SPIKENORM_CUBLAS` gives.
+    pub name: String,
+    pub version: Option<[i32; 3]>,
+}
+
+/// Loads cuBLAS and asks for its version; needs no device.
+pub fn blas_report() -> Result<BlasReport> {
+    let Api { name, library, .. } = Api::load()?;
+    let version = version(&library);
+    // It stays loaded, so that the process can be asked which file that was.
+    std::mem::forget(library);
+    Ok(BlasReport { name, version })
+}
+
+fn version(library: &Library) -> Option<[i32; 3]> {
+    // SAFETY: the signature of cublas_api.h, the same in CUDA 12 and 13.
+    let property = unsafe { library.get::<GetProperty>("cublasGetProperty") }.ok()?;
+    let mut version = [0; 3];
+    for (which, number) in version.iter_mut().enumerate() {
+        // SAFETY: the number is there to be written to; 0 to 2 ask for major, minor and patch level.
+        if unsafe { property(which as c_int, number) } != 0 {
+            return None;
+        }
+    }
+    Some(version)
 }
 
 fn unavailable(message: String) -> Error {

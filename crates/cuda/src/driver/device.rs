@@ -5,12 +5,13 @@ use std::panic::catch_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
-use cudarc::driver::{CudaContext, CudaFunction, CudaModule, result};
+use cudarc::driver::{CudaContext, CudaFunction, CudaModule};
 use cudarc::nvrtc::Ptx;
 use spikenorm_core::norm::CudaDevice;
 use spikenorm_core::{Error, ErrorCode, Result};
 
 use super::blas::Blas;
+use super::report::find_devices;
 use super::stream::Stream;
 use super::words::Words;
 use super::{driver_error, pool};
@@ -37,18 +38,7 @@ pub struct Cuda {
 pub fn probe() -> Result<usize> {
     let unavailable = |message: String| Error::new(ErrorCode::CudaUnavailable, format!("CUDA: {message}"));
     fatbin::kernels().map_err(|reason| unavailable(reason.into()))?;
-    // SAFETY: loads the driver library by its own name and closes it again; its initialisers are NVIDIA's.
-    if !unsafe { sys::is_culib_present() } {
-        return Err(unavailable("no NVIDIA driver (libcuda) on this machine".into()));
-    }
-    // A driver too old for a symbol makes cudarc panic rather than fail.
-    let count = catch_unwind(|| result::init().and_then(|()| result::device::get_count()))
-        .map_err(|_| unavailable("the NVIDIA driver is too old".into()))?
-        .map_err(|error| unavailable(format!("the NVIDIA driver does not start: {error}")))?;
-    match count {
-        0 => Err(unavailable("the NVIDIA driver finds no device".into())),
-        count => Ok(count as usize),
-    }
+    find_devices().map_err(|(_, message)| unavailable(message))
 }
 
 impl Cuda {

@@ -38,11 +38,11 @@ pub fn devices() -> Result<Vec<DeviceInfo>> {
     (0..probe()?).map(info).collect()
 }
 
-fn info(index: usize) -> Result<DeviceInfo> {
+pub(super) fn info(index: usize) -> Result<DeviceInfo> {
     // A driver too old for a symbol makes cudarc panic rather than fail.
     catch_unwind(|| {
         let device = result::device::get(index as i32)?;
-        // SAFETY: the driver has been started by `probe`, and has just given this device.
+        // SAFETY: the driver has been started by `find_devices`, and has just given this device.
         let (memory, major, minor) = unsafe {
             (
                 result::device::total_mem(device)?,

@@ -18,16 +18,19 @@ mod memory;
 mod neu_norm;
 mod norm;
 mod pool;
+mod report;
 mod stream;
 mod transfer;
 mod words;
 
+pub use blas::{BlasReport, blas_report};
 pub use capture::Graph;
 pub use device::{Cuda, probe};
 pub use devices::{DeviceInfo, devices, open};
 pub use event::Event;
 pub use memory::DeviceMemory;
 pub use pool::MemoryStats;
+pub use report::{DriverReport, DriverState, driver_report};
 
 use cudarc::driver::{DriverError, sys::CUresult};
 use spikenorm_core::{Error, ErrorCode};

@@ -1,6 +1,6 @@
 //! NeuNorm on a device: plan, allocate, launch.
 
-use spikenorm_core::norm::{CudaNeuNormPlan, Layout};
+use spikenorm_core::norm::CudaNeuNormPlan;
 use spikenorm_core::{NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, Result, Tensor};
 
 use super::memory::{address, address_of, alignment};
@@ -28,8 +28,7 @@ impl Cuda {
             }),
         };
         let aligned = alignment(&[address(call.x), address(&y)]);
-        let plan =
-            CudaNeuNormPlan::new(false, grid, Layout::Contiguous, call.x.dtype, aligned, &self.limits)?;
+        let plan = CudaNeuNormPlan::new(false, grid, spec.layout, call.x.dtype, aligned, &self.limits)?;
         let params = NeuNormParams {
             input: address(call.x),
             out: address(&y),
@@ -54,8 +53,7 @@ impl Cuda {
         let weight = self.empty(&saved.weight.shape, parameter)?;
         let state = self.empty(&[grid.n, 1, spec.height, spec.width], parameter)?;
         let aligned = alignment(&[address(dy), address(&dx)]);
-        let plan =
-            CudaNeuNormPlan::new(true, grid, Layout::Contiguous, saved.input_dtype, aligned, &self.limits)?;
+        let plan = CudaNeuNormPlan::new(true, grid, spec.layout, saved.input_dtype, aligned, &self.limits)?;
         let partial = self.empty(&[plan.groups, saved.weight.len()], parameter)?;
         let tickets = self.tickets(plan.strips)?;
         let params = NeuNormParams {

@@ -1,7 +1,7 @@
 //! What can be wrong with a driver, and with what runs on it: an error each time, never a panic.
 
 use spikenorm_core::{DType, ErrorCode};
-use spikenorm_cuda::driver::{open, probe};
+use spikenorm_cuda::driver::{blas_report, driver_report, open, probe};
 
 use crate::support::{Driver, emulated_device, in_process, tensor, values};
 
@@ -25,6 +25,39 @@ fn unavailable() {
     let error = probe().and_then(|_| open(0)).err().expect("CUDA cannot be used");
     assert_eq!(error.code, ErrorCode::CudaUnavailable);
     assert!(error.message.contains(&says), "{error}");
+}
+
+#[test]
+fn a_report_tells_what_is_there_from_what_does_not_work() {
+    let reported = |variables: &[(&str, &str)], says: &str| {
+        in_process("faults::reported", &[variables, &[("SPIKENORM_EXPECTED", says)]].concat());
+    };
+    reported(&[], "Ready None Some([13, 0]) 2 devices; cuBLAS Some([13, 0, 2])");
+    reported(&[("SPIKENORM_EMULATED_DRIVER", "12040")], "Ready None Some([12, 4]) 2 devices");
+    reported(
+        &[("SPIKENORM_EMULATED_DEVICES", "0")],
+        "NoDevice Some(\"the NVIDIA driver does not start: DriverError(CUDA_ERROR_NO_DEVICE",
+    );
+    reported(&[("SPIKENORM_EMULATED_INIT_ERROR", "34")], "Absent Some(");
+    reported(
+        &[("SPIKENORM_EMULATED_INIT_ERROR", "999")],
+        "Broken Some(\"the NVIDIA driver does not start: DriverError(CUDA_ERROR_UNKNOWN",
+    );
+    reported(
+        &[("SPIKENORM_CUBLAS", "/nowhere/libcublas.so")],
+        "SPIKENORM_CUBLAS=/nowhere/libcublas.so does not load",
+    );
+}
+
+#[test]
+#[ignore = "needs what the test above, which starts it, sets"]
+fn reported() {
+    let report = driver_report();
+    let blas = blas_report().map_or_else(|error| error.message, |blas| format!("{:?}", blas.version));
+    let devices = report.devices.len();
+    let all =
+        format!("{:?} {:?} {:?} {devices} devices; cuBLAS {blas}", report.state, report.problem, report.cuda);
+    assert!(all.contains(&std::env::var("SPIKENORM_EXPECTED").unwrap()), "{all}");
 }
 
 #[test]

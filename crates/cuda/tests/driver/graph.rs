@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use spikenorm_core::kit::{LinearForward, LinearSpec};
-use spikenorm_core::norm::{NormForward, NormSpec, Rows, RunningUpdate, Statistics};
+use spikenorm_core::norm::{Layout, NormForward, NormSpec, Rows, RunningUpdate, Statistics};
 use spikenorm_core::{DType, Error, ErrorCode, Grid, bail};
 use spikenorm_cuda::driver::{Cuda, Graph};
 
@@ -125,6 +125,7 @@ impl Pass {
         let spec = NormSpec {
             spatial: 1,
             channels: grid.c,
+            layout: Layout::Contiguous,
             steps: None,
             statistics: Rows::Shared,
             weight: Rows::Absent,

@@ -35,6 +35,7 @@ impl Variant {
         NormSpec {
             spatial: 2,
             channels: grid.c,
+            layout: Layout::Contiguous,
             steps: None,
             statistics,
             weight,

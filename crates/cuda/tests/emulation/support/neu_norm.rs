@@ -41,7 +41,8 @@ impl NeuNormCase {
             carry: carried(&mut random),
         };
         let k = 0.9;
-        let spec = NeuNormSpec { channels: c, height: 1, width: s, k, shared: self.shared };
+        let spec =
+            NeuNormSpec { channels: c, height: 1, width: s, layout: self.layout, k, shared: self.shared };
         let expected = neu_norm(k, self.shared, self.grid, &inputs);
         let alignment = if self.offset == 0 { 16 } else { 1 << self.offset.trailing_zeros() };
         let plan = |backward| {

@@ -1,0 +1,298 @@
+//! NeuNorm on the CPU where the channels come last, `[T, N, S, C]`: a pixel's channels lie side by side, so that
+//! their sum, the state and the output are one visit of a few hundred bytes. A task owns one sample, or in backward a
+//! group of them (or a strip of their pixels, where a sample is large), and walks t inside.
+//!
+//! The weight `[C, S]` is turned to `[S, C]` once per pass and its gradient back: C·S values beside the T·N·C·S of the
+//! tensor.
+
+use spikenorm_core::{Grid, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, NeuNormSpec, Result};
+
+use crate::HostMemory;
+use crate::backend::{Cpu, CpuTensor};
+use crate::element::{Element, Real};
+use crate::parallel::{for_each, vectorized};
+use crate::tensor_ops::copy_of;
+
+/// Bytes of one time step's piece of a task.
+const STRIP_BYTES: usize = 256 << 10;
+/// Groups of samples that share one partial weight gradient; fixed, so that the order of sums is.
+const GROUPS: usize = 8;
+/// Partial sums side by side in a sum over channels: two vectors of AVX2 in float32.
+const LANES: usize = 16;
+
+/// Some pixels of some samples, all channels and time steps.
+#[derive(Clone, Copy)]
+struct Strip {
+    n0: usize,
+    n: usize,
+    p0: usize,
+    p: usize,
+}
+
+/// Strips in a fixed order: groups of `samples` samples outside, pixels inside.
+fn strips(grid: Grid, size: usize, samples: usize) -> Vec<Strip> {
+    let p = (STRIP_BYTES / (grid.c * size).max(1)).clamp(1, grid.s.max(1));
+    let mut all = Vec::new();
+    for n0 in (0..grid.n).step_by(samples.max(1)) {
+        for p0 in (0..grid.s).step_by(p) {
+            all.push(Strip { n0, n: samples.min(grid.n - n0), p0, p: p.min(grid.s - p0) });
+        }
+    }
+    all
+}
+
+impl Strip {
+    /// The strip's piece of step `t` and its sample `n`, in data of `width` values per pixel.
+    #[inline(always)]
+    fn piece<'a, E>(&self, grid: Grid, data: &'a [E], width: usize, t: usize, n: usize) -> &'a [E] {
+        let start = ((t * grid.n + self.n0 + n) * grid.s + self.p0) * width;
+        &data[start..start + self.p * width]
+    }
+}
+
+/// Cuts data of `width` values per pixel into the strips' pieces, for each strip in the order of (t, n).
+fn cut<'a, E>(out: &'a mut [E], grid: Grid, width: usize, strips: &[Strip]) -> Vec<Vec<&'a mut [E]>> {
+    let mut all: Vec<Vec<&mut [E]>> = strips.iter().map(|_| Vec::new()).collect();
+    let Some(first) = strips.first() else { return all };
+    let per_group = grid.s.div_ceil(first.p);
+    for (index, sample) in out.chunks_exact_mut(grid.s * width).enumerate() {
+        let group = index % grid.n / first.n * per_group;
+        for (piece, list) in sample.chunks_mut(first.p * width).zip(&mut all[group..]) {
+            list.push(piece);
+        }
+    }
+    all
+}
+
+/// `[rows, S]` to `[S, rows]`.
+fn turned<A: Real>(weight: &CpuTensor, s: usize) -> Result<HostMemory> {
+    let mut memory = HostMemory::take(weight.bytes())?;
+    let source = weight.memory.read()?;
+    let source = source.slice::<A>(weight.offset, weight.len());
+    let target = &mut memory.as_mut_slice::<A>()[..source.len()];
+    let rows = source.len() / s.max(1);
+    for (row, values) in source.chunks_exact(s.max(1)).enumerate() {
+        for (value, target) in values.iter().zip(target[row..].iter_mut().step_by(rows)) {
+            *target = *value;
+        }
+    }
+    Ok(memory)
+}
+
+pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuNormOutput<HostMemory>> {
+    let (spec, grid) = (call.spec, call.grid);
+    let dtype = <E::Acc as Element>::DTYPE;
+    let mut out = HostMemory::take(grid.len() * size_of::<E>())?;
+    let steps = grid.t * grid.n * grid.s;
+    let mut states_memory = HostMemory::take(steps * size_of::<E::Acc>())?;
+    let weight = turned::<E::Acc>(call.weight, grid.s)?;
+    let weight = weight.read()?;
+
+    let x = call.x.memory.read()?;
+    let x = x.slice::<E>(call.x.offset, grid.len());
+    let initial = call.state.map(|state| state.memory.read()).transpose()?;
+    let initial = initial.as_ref().zip(call.state);
+    let initial = initial.map(|(memory, state)| memory.slice::<E::Acc>(state.offset, state.len()));
+
+    let strips = strips(grid, size_of::<E>(), 1);
+    let ys = cut(&mut out.as_mut_slice::<E>()[..grid.len()], grid, grid.c, &strips);
+    let states = cut(&mut states_memory.as_mut_slice::<E::Acc>()[..steps], grid, 1, &strips);
+    let tasks: Vec<_> = strips.iter().zip(ys).zip(states).collect();
+    let weight = weight.slice(0, call.weight.len());
+    let pass = Pass { spec, grid, input: x, weight, states: &[], initial };
+    for_each(2 * size_of_val(x), tasks, |((strip, ys), states)| {
+        forward_strip(&pass, strip, ys, states);
+    })?;
+
+    let states = CpuTensor::new(states_memory, &[grid.t, grid.n, grid.s], dtype);
+    let last = states.rows(grid.t.saturating_sub(1), 1).reshape(&[grid.n, 1, spec.height, spec.width])?;
+    // A view of the last step would hold all T states alive.
+    let state = if grid.t > 1 { copy_of(&last)? } else { last };
+    let saved = if call.record {
+        Some(NeuNormSaved {
+            spec: spec.clone(),
+            grid,
+            input_shape: call.x.shape.clone(),
+            input_dtype: E::DTYPE,
+            weight: copy_of(call.weight)?,
+            states,
+        })
+    } else {
+        None
+    };
+    Ok(NeuNormOutput { y: CpuTensor::new(out, &call.x.shape, E::DTYPE), state, saved })
+}
+
+pub fn backward<E: Element>(
+    saved: &NeuNormSaved<HostMemory>,
+    dy: &CpuTensor,
+    carry: Option<&CpuTensor>,
+) -> Result<NeuNormGrads<HostMemory>> {
+    let (spec, grid) = (&saved.spec, saved.grid);
+    let dtype = <E::Acc as Element>::DTYPE;
+    let mut out = HostMemory::take(grid.len() * size_of::<E>())?;
+    let mut state_grad = HostMemory::take(grid.n * grid.s * size_of::<E::Acc>())?;
+    let weight = turned::<E::Acc>(&saved.weight, grid.s)?;
+    let weight = weight.read()?;
+
+    let dy_memory = dy.memory.read()?;
+    let dy_values = dy_memory.slice::<E>(dy.offset, grid.len());
+    let states = saved.states.memory.read()?;
+    let states = states.slice::<E::Acc>(saved.states.offset, saved.states.len());
+    let carried = carry.map(|tensor| tensor.memory.read()).transpose()?;
+    let carried = carried.as_ref().zip(carry);
+    let carried = carried.map(|(memory, tensor)| memory.slice::<E::Acc>(tensor.offset, tensor.len()));
+
+    let strips = strips(grid, 2 * size_of::<E>(), grid.n.div_ceil(GROUPS));
+    let dxs = cut(&mut out.as_mut_slice::<E>()[..grid.len()], grid, grid.c, &strips);
+    let lasts = cut(&mut state_grad.as_mut_slice::<E::Acc>()[..grid.n * grid.s], grid, 1, &strips);
+    let tasks: Vec<_> = strips.iter().zip(dxs).zip(lasts).collect();
+    let weight = weight.slice(0, saved.weight.len());
+    let pass = Pass { spec, grid, input: dy_values, weight, states, initial: carried };
+    let partials = for_each(2 * size_of_val(dy_values), tasks, |((strip, dxs), lasts)| {
+        backward_strip(&pass, strip, dxs, lasts)
+    })?;
+
+    let weight_grad = Cpu.allocate(&spec.weight_shape(), dtype)?;
+    {
+        let rows = spec.weight_shape()[0];
+        let mut memory = weight_grad.memory.write()?;
+        let dw = memory.slice::<E::Acc>(0, rows * grid.s);
+        dw.fill(E::Acc::default());
+        for (strip, partial) in strips.iter().zip(partials) {
+            for (pixel, partial) in (strip.p0..).zip(partial.chunks_exact(rows)) {
+                for (dw, part) in dw[pixel..].iter_mut().step_by(grid.s).zip(partial) {
+                    *dw += *part;
+                }
+            }
+        }
+    }
+    Ok(NeuNormGrads {
+        dx: CpuTensor::new(out, &saved.input_shape, E::DTYPE),
+        weight: weight_grad,
+        state: CpuTensor::new(state_grad, &[grid.n, 1, spec.height, spec.width], dtype),
+    })
+}
+
+/// What every task of one pass reads.
+struct Pass<'a, E: Element> {
+    spec: &'a NeuNormSpec,
+    grid: Grid,
+    /// x, or dy in backward.
+    input: &'a [E],
+    /// `[S, C]`, or `[S]` shared over channels.
+    weight: &'a [E::Acc],
+    /// Saved by forward; for backward alone.
+    states: &'a [E::Acc],
+    /// State before the first step, or in backward the gradient of the one after the last.
+    initial: Option<&'a [E::Acc]>,
+}
+
+/// Sum over `count` values, lane by lane and then over the lanes: vectorises, and its order is fixed.
+#[inline(always)]
+fn lane_sum<A: Real>(count: usize, value: impl Fn(usize) -> A) -> A {
+    let mut lanes = [A::default(); LANES];
+    let whole = count / LANES * LANES;
+    for start in (0..whole).step_by(LANES) {
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += value(start + lane);
+        }
+    }
+    for (lane, sum) in lanes.iter_mut().take(count - whole).enumerate() {
+        *sum += value(whole + lane);
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            let other = lanes[lane + width];
+            lanes[lane] += other;
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+vectorized! {
+    /// One sample's strip through all time steps.
+    fn forward_strip<'a, E: Element>(
+        pass: &'a Pass<'a, E>,
+        strip: &'a Strip,
+        ys: Vec<&'a mut [E]>,
+        states: Vec<&'a mut [E::Acc]>,
+    ) {
+        let (spec, grid) = (pass.spec, pass.grid);
+        let (keep, gain) = (E::Acc::from_f64(spec.k), E::Acc::from_f64(spec.input_gain()));
+        let rows = if spec.shared { 1 } else { grid.c };
+        let weight = &pass.weight[strip.p0 * rows..(strip.p0 + strip.p) * rows];
+        let mut state = vec![E::Acc::default(); strip.p];
+        if let Some(initial) = pass.initial {
+            state.copy_from_slice(strip.piece(grid, initial, 1, 0, 0));
+        }
+        for (t, (y, out)) in ys.into_iter().zip(states).enumerate() {
+            let x = strip.piece(grid, pass.input, grid.c, t, 0).chunks_exact(grid.c);
+            let pixels = x.zip(y.chunks_exact_mut(grid.c)).zip(weight.chunks_exact(rows)).zip(&mut state);
+            for (((x, y), w), s) in pixels {
+                *s = keep * *s + gain * lane_sum(x.len(), |c| x[c].load());
+                if spec.shared {
+                    let change = w[0] * *s;
+                    for (y, x) in y.iter_mut().zip(x) {
+                        *y = E::store(x.load() - change);
+                    }
+                } else {
+                    for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
+                        *y = E::store(x.load() - *w * *s);
+                    }
+                }
+            }
+            out.copy_from_slice(&state);
+        }
+    }
+}
+
+vectorized! {
+    /// A group of samples' strip, each from the last time step to the first; returns its share of dw, `[p, C]` (or `[p]`).
+    fn backward_strip<'a, E: Element>(
+        pass: &'a Pass<'a, E>,
+        strip: &'a Strip,
+        dxs: Vec<&'a mut [E]>,
+        lasts: Vec<&'a mut [E::Acc]>,
+    ) -> Vec<E::Acc> {
+        let (mut dxs, mut lasts) = (dxs, lasts);
+        let (spec, grid) = (pass.spec, pass.grid);
+        let (keep, gain) = (E::Acc::from_f64(spec.k), E::Acc::from_f64(spec.input_gain()));
+        let rows = if spec.shared { 1 } else { grid.c };
+        let weight = &pass.weight[strip.p0 * rows..(strip.p0 + strip.p) * rows];
+        let mut dw = vec![E::Acc::default(); strip.p * rows];
+        for (n, delta) in lasts.iter_mut().enumerate() {
+            match pass.initial {
+                Some(carried) => delta.copy_from_slice(strip.piece(grid, carried, 1, 0, n)),
+                None => delta.fill(E::Acc::default()),
+            }
+            for t in (0..grid.t).rev() {
+                let dy = strip.piece(grid, pass.input, grid.c, t, n).chunks_exact(grid.c);
+                let dx = dxs[t * strip.n + n].chunks_exact_mut(grid.c);
+                let state = strip.piece(grid, pass.states, 1, t, n);
+                let small = weight.chunks_exact(rows).zip(dw.chunks_exact_mut(rows)).zip(state);
+                for (((dy, dx), ((w, dw), s)), d) in dy.zip(dx).zip(small).zip(delta.iter_mut()) {
+                    // δ = −Σ w·dy + (gradient that came from later steps), which is carried on times k.
+                    if spec.shared {
+                        let sum = lane_sum(dy.len(), |c| dy[c].load());
+                        *d -= w[0] * sum;
+                        dw[0] -= sum * *s;
+                    } else {
+                        *d -= lane_sum(dy.len(), |c| w[c] * dy[c].load());
+                        for (dw, dy) in dw.iter_mut().zip(dy) {
+                            *dw -= dy.load() * *s;
+                        }
+                    }
+                    let change = gain * *d;
+                    for (dx, dy) in dx.iter_mut().zip(dy) {
+                        *dx = E::store(dy.load() + change);
+                    }
+                    *d *= keep;
+                }
+            }
+        }
+        dw
+    }
+}

@@ -1,0 +1,68 @@
+/**
+ * Values between TensorFlow.js and spikenorm. On TensorFlow.js's CPU backend a tensor's values are a Float32Array in
+ * JavaScript's memory, so that neither direction copies; other backends copy out with `dataSync()`, and in when the
+ * result is used.
+ */
+import * as tf from '@tensorflow/tfjs-core'
+import { type Device, SpikenormError, Tensor, tensor } from '../index.js'
+
+/** The values of `x`, float32 alone: TensorFlow.js has no other floating-point dtype. */
+export function valuesOf(what: string, x: tf.Tensor): Float32Array {
+  if (!(x instanceof tf.Tensor)) {
+    throw new SpikenormError('ERR_ARGUMENT', `${what}: expected a tf.Tensor`)
+  }
+  if (x.dtype !== 'float32') {
+    throw new SpikenormError(
+      'ERR_DTYPE',
+      `${what}: expected float32, got ${x.dtype}; convert it with tf.cast(x, 'float32')`,
+    )
+  }
+  return x.dataSync() as Float32Array
+}
+
+/** A tensor of these values: over them on the CPU, a copy elsewhere. */
+export function tensorOf(values: Float32Array, shape: readonly number[], device: Device): Tensor {
+  return device === 'cpu' ? Tensor.fromTypedArray(values, shape) : tensor(values, shape, { device })
+}
+
+/** Elements below which a copy costs less than an array over a tensor's memory, which V8 has to watch. */
+const SMALL = 4096
+
+/** The values of a float32 tensor, which must not change any more: its own on the CPU, a copy elsewhere. */
+export function arrayOf(x: Tensor): Float32Array {
+  const isShared = x.device === 'cpu' && x.size >= SMALL
+  return (isShared ? x.asTypedArray() : x.toTypedArray()) as Float32Array
+}
+
+/** A new TensorFlow.js tensor with the present values of `x`, of whatever dtype. */
+export function snapshotOf(x: Tensor): tf.Tensor {
+  const copy = x.dtype === 'float32' ? x.clone() : x.to('float32')
+  try {
+    return tf.tensor(arrayOf(copy), [...x.shape], 'float32')
+  } finally {
+    copy.dispose()
+  }
+}
+
+/** Overwrites a tensor in place with the values of `source`. */
+export function overwrite(target: Tensor, source: tf.Tensor): void {
+  const values = tensorOf(valuesOf('variable', source), source.shape, target.device)
+  try {
+    target.copy_(values)
+  } finally {
+    values.dispose()
+  }
+}
+
+/** Values `[A, B, …]` as `[B, A, …]`: whole rows are moved. */
+export function swapped(values: Float32Array, [a = 1, b = 1]: readonly number[]): Float32Array {
+  const row = values.length / (a * b || 1)
+  const result = new Float32Array(values.length)
+  for (let i = 0; i < a; i++) {
+    for (let j = 0; j < b; j++) {
+      const from = (i * b + j) * row
+      result.set(values.subarray(from, from + row), (j * a + i) * row)
+    }
+  }
+  return result
+}

@@ -1,0 +1,101 @@
+// The package's promises that need no installation; `npm run test:package` checks the rest on what is packed.
+
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { afterAll, describe, expect, it } from 'vitest'
+import { missingAddon, PREBUILT, platformName } from '../src/missing-addon.js'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+  version: string
+  napi: { targets: string[] }
+}
+
+interface Staged {
+  main: { manifest: { optionalDependencies: Record<string, string> } }
+  platforms: { name: string; manifest: { version: string }; hasBinary: boolean }[]
+}
+// Plain JavaScript, because it runs before anything is built; with a URL, because its folder has no declarations.
+const script = async (name: string) => import(pathToFileURL(join(root, 'scripts', 'package', name)).href)
+const { stage } = (await script('stage.mjs')) as {
+  stage(options: { root: string; out: string; binaries: string[] }): Staged
+}
+const { wrongVersions } = (await script('versions.mjs')) as {
+  wrongVersions(root: string, staged: Staged): string[]
+}
+
+const work = mkdtempSync(join(tmpdir(), 'spikenorm-package-test-'))
+afterAll(() => rmSync(work, { recursive: true, force: true }))
+
+describe('what is published', () => {
+  const staged = stage({ root, out: join(work, 'stage'), binaries: [work] })
+
+  it('has one version in package.json, the lockfiles, Cargo.toml, the loader and the packages of binaries', () => {
+    expect(wrongVersions(root, staged)).toEqual([])
+    const [first] = staged.platforms
+    first!.manifest.version = '9.9.9'
+    expect(wrongVersions(root, staged)).toEqual([
+      `${first!.name}/package.json has version 9.9.9, package.json has ${manifest.version}`,
+    ])
+  })
+
+  it('names a package of binaries for each target, and no other', () => {
+    expect(Object.keys(staged.main.manifest.optionalDependencies).sort()).toEqual(
+      PREBUILT.map((platform) => `spikenorm-${platform}`).sort(),
+    )
+    expect(staged.platforms).toHaveLength(manifest.napi.targets.length)
+  })
+
+  it('finds a binary in a folder of its own, as a workflow leaves it', () => {
+    expect(staged.platforms.filter(({ hasBinary }) => hasBinary)).toEqual([])
+    const binaries = mkdtempSync(join(work, 'binaries-'))
+    const folder = mkdtempSync(join(binaries, 'binary-'))
+    writeFileSync(join(folder, 'spikenorm.darwin-arm64.node'), 'binary')
+    const again = stage({ root, out: join(work, 'again'), binaries: [binaries] })
+    const found = again.platforms.filter(({ hasBinary }) => hasBinary).map(({ name }) => name)
+    expect(found).toEqual(['spikenorm-darwin-arm64'])
+  })
+})
+
+describe('the error where no binary loads', () => {
+  const notFound = new Error('Cannot find native binding.', {
+    cause: new Error("Cannot find module 'spikenorm-linux-x64-gnu'"),
+  })
+
+  it('names the package to install, and how to build', () => {
+    const error = missingAddon(notFound, 'linux-x64-gnu')
+    expect(error.code).toBe('ERR_FILE')
+    expect(error.cause).toBe(notFound)
+    expect(error.message).toContain('binary for linux-x64-gnu is not installed')
+    expect(error.message).toContain('npm install spikenorm-linux-x64-gnu')
+    expect(error.message).toContain('node scripts/prepare.mjs')
+  })
+
+  it('says what the loader said of a binary that is there and does not load', () => {
+    const broken = new Error('Cannot find native binding.', {
+      cause: new Error('/lib/libc.so.6: version `GLIBC_2.17` not found (required by spikenorm.node)'),
+    })
+    expect(missingAddon(broken, 'linux-x64-gnu').message).toContain(
+      'does not load on linux-x64-gnu: /lib/libc',
+    )
+  })
+
+  it('lists the platforms that have a binary, on one that has none', () => {
+    const { message } = missingAddon(notFound, platformName('freebsd', 'x64', false))
+    expect(message).toContain('no prebuilt binary for freebsd-x64')
+    expect(message).toContain('win32-x64-msvc')
+    expect(message).not.toContain('npm install spikenorm-freebsd')
+  })
+
+  it.each([
+    ['linux', 'arm64', true, 'linux-arm64-musl'],
+    ['linux', 'x64', false, 'linux-x64-gnu'],
+    ['darwin', 'arm64', false, 'darwin-arm64'],
+    ['win32', 'x64', false, 'win32-x64-msvc'],
+  ])('knows %s on %s, musl %s, as %s', (platform, arch, isMusl, name) => {
+    expect(platformName(platform, arch, isMusl)).toBe(name)
+    expect(PREBUILT).toContain(name)
+  })
+})
