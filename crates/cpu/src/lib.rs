@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 mod backend;
+mod block;
 mod element;
 mod kit;
 mod matmul;
@@ -13,6 +14,7 @@ mod neu_norm_channels_last;
 mod norm;
 mod parallel;
 mod pool;
+mod stream;
 mod tensor_ops;
 
 pub use backend::{Cpu, CpuTensor};

@@ -9,7 +9,8 @@ use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use bytemuck::Pod;
 use spikenorm_core::{Error, ErrorCode, Result};
 
-use crate::pool::{self, Line};
+use crate::block::Block;
+use crate::pool;
 
 /// Memory of another owner, read but never written and never given to the pool.
 pub trait Lender: Send + Sync {
@@ -20,7 +21,7 @@ pub trait Lender: Send + Sync {
 pub struct HostMemory(Source);
 
 enum Source {
-    Pool(RwLock<Vec<Line>>),
+    Pool(RwLock<Block>),
     Lent(Box<dyn Lender>),
 }
 
@@ -75,7 +76,7 @@ impl Drop for HostMemory {
 }
 
 pub enum Reading<'a> {
-    Pool(RwLockReadGuard<'a, Vec<Line>>),
+    Pool(RwLockReadGuard<'a, Block>),
     Lent(&'a [u8]),
 }
 
@@ -89,7 +90,7 @@ impl Reading<'_> {
     }
 }
 
-pub struct Writing<'a>(RwLockWriteGuard<'a, Vec<Line>>);
+pub struct Writing<'a>(RwLockWriteGuard<'a, Block>);
 
 impl Writing<'_> {
     pub fn slice<E: Pod>(&mut self, offset: usize, len: usize) -> &mut [E] {
