@@ -26,8 +26,8 @@ pub trait Real:
 {
     fn from_f64(value: f64) -> Self;
     fn to_f64(self) -> f64;
-    /// `value` as a high and a low part of this type.
-    fn split(value: f64) -> (Self, Self);
+    /// `value` as this type holds it, and what that leaves out.
+    fn split(value: f64) -> (Self, f64);
     /// e^x for x ≤ 0, within 2 units in the last place; branch-free for float32.
     fn exp_of_negative(self) -> Self;
     fn sqrt(self) -> Self;
@@ -36,6 +36,8 @@ pub trait Real:
 /// A floating-point element in memory.
 pub trait Element: Pod + Send + Sync + Default {
     type Acc: Real;
+    /// A cache line of them.
+    type Packed: Pod + Default + AsRef<[Self]> + AsMut<[Self]>;
     const DTYPE: DType;
     fn load(self) -> Self::Acc;
     /// Rounds to nearest, ties to even.
@@ -46,6 +48,7 @@ macro_rules! real {
     ($type:ty, $dtype:ident, $split:expr, $exp:expr) => {
         impl Element for $type {
             type Acc = $type;
+            type Packed = [$type; 64 / size_of::<$type>()];
             const DTYPE: DType = DType::$dtype;
             #[inline(always)]
             fn load(self) -> $type {
@@ -67,7 +70,7 @@ macro_rules! real {
                 self as f64
             }
             #[inline(always)]
-            fn split(value: f64) -> (Self, Self) {
+            fn split(value: f64) -> (Self, f64) {
                 $split(value)
             }
             #[inline(always)]
@@ -89,7 +92,7 @@ real!(
     |value: f64| {
         let high = value as f32;
         // An infinite or NaN mean has no low part; inf − inf must not make one.
-        (high, if high.is_finite() { (value - f64::from(high)) as f32 } else { 0.0 })
+        (high, if high.is_finite() { value - f64::from(high) } else { 0.0 })
     },
     exp_of_negative
 );
@@ -114,6 +117,7 @@ fn exp_of_negative(x: f32) -> f32 {
 
 impl Element for bf16 {
     type Acc = f32;
+    type Packed = [bf16; 32];
     const DTYPE: DType = DType::BF16;
     #[inline(always)]
     fn load(self) -> f32 {
@@ -131,6 +135,7 @@ impl Element for bf16 {
 
 impl Element for f16 {
     type Acc = f32;
+    type Packed = [f16; 32];
     const DTYPE: DType = DType::F16;
     #[inline(always)]
     fn load(self) -> f32 {

@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 mod backend;
+mod block;
 mod element;
 mod kit;
 mod matmul;
@@ -12,6 +13,7 @@ mod neu_norm;
 mod norm;
 mod parallel;
 mod pool;
+mod stream;
 mod tensor_ops;
 
 pub use backend::{Cpu, CpuTensor};

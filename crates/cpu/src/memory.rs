@@ -8,10 +8,11 @@ use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use bytemuck::Pod;
 use spikenorm_core::{Error, ErrorCode, Result};
 
-use crate::pool::{self, Line};
+use crate::block::Block;
+use crate::pool;
 
 pub struct HostMemory {
-    block: RwLock<Vec<Line>>,
+    block: RwLock<Block>,
 }
 
 impl HostMemory {
@@ -40,7 +41,7 @@ impl Drop for HostMemory {
     }
 }
 
-pub struct Reading<'a>(RwLockReadGuard<'a, Vec<Line>>);
+pub struct Reading<'a>(RwLockReadGuard<'a, Block>);
 
 impl Reading<'_> {
     pub fn slice<E: Pod>(&self, offset: usize, len: usize) -> &[E] {
@@ -48,7 +49,7 @@ impl Reading<'_> {
     }
 }
 
-pub struct Writing<'a>(RwLockWriteGuard<'a, Vec<Line>>);
+pub struct Writing<'a>(RwLockWriteGuard<'a, Block>);
 
 impl Writing<'_> {
     pub fn slice<E: Pod>(&mut self, offset: usize, len: usize) -> &mut [E] {

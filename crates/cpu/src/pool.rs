@@ -4,13 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytemuck::{Pod, Zeroable};
 use spikenorm_core::{Error, ErrorCode, Result};
 
-/// One cache line: the unit and the alignment of every block.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C, align(64))]
-pub struct Line([u8; 64]);
+use crate::block::{Block, Line};
 
 /// Blocks below this many lines are left to the allocator, which is fast for them and does not fault.
 const POOLED_LINES: usize = 64;
@@ -31,7 +27,7 @@ pub struct MemoryStats {
 }
 
 struct Pool {
-    free: BTreeMap<usize, Vec<Vec<Line>>>,
+    free: BTreeMap<usize, Vec<Block>>,
     stats: MemoryStats,
     /// Peak of live bytes in the running epoch and in the one before.
     recent_peaks: [usize; 2],
@@ -57,7 +53,7 @@ fn size_class(lines: usize) -> usize {
 }
 
 /// A block of at least `bytes` bytes with unspecified (initialised) contents.
-pub fn take(bytes: usize) -> Result<Vec<Line>> {
+pub fn take(bytes: usize) -> Result<Block> {
     let lines = size_class(bytes.div_ceil(size_of::<Line>()).max(1));
     let reused = {
         let mut pool = lock();
@@ -71,7 +67,7 @@ pub fn take(bytes: usize) -> Result<Vec<Line>> {
     if let Some(block) = reused {
         return Ok(block);
     }
-    bytemuck::allocation::try_zeroed_vec(lines).map_err(|()| {
+    Block::zeroed(lines).ok_or_else(|| {
         let mut pool = lock();
         pool.stats.allocated -= lines * size_of::<Line>();
         Error::new(
@@ -85,7 +81,7 @@ pub fn take(bytes: usize) -> Result<Vec<Line>> {
 }
 
 /// Takes a block back.
-pub fn give(block: Vec<Line>) {
+pub fn give(block: Block) {
     let lines = block.len();
     let bytes = lines * size_of::<Line>();
     let mut pool = lock();

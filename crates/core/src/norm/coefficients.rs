@@ -13,15 +13,14 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// Moments of `count` values from their sum and the sum of their squared deviations from `pivot`, a value
-    /// close to the mean.
+    /// Moments of `count` values from the sums of their deviations from `pivot`, a value near the mean, and of the
+    /// deviations' squares.
     #[inline(always)]
-    pub fn from_sums(count: f64, sum: f64, pivot: f64, squares: f64) -> Self {
-        let mean = sum / count;
-        let shift = mean - pivot;
+    pub fn from_deviations(count: f64, pivot: f64, sum: f64, squares: f64) -> Self {
+        let shift = sum / count;
+        let m2 = squares - sum * shift;
         // NaN must survive: a plain max(0.0) would turn it into 0.
-        let m2 = squares - count * shift * shift;
-        Self { count, mean, m2: if m2 < 0.0 { 0.0 } else { m2 } }
+        Self { count, mean: pivot + shift, m2: if m2 < 0.0 { 0.0 } else { m2 } }
     }
 
     #[inline(always)]

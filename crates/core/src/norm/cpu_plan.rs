@@ -3,12 +3,19 @@
 
 use crate::Grid;
 
-/// Bytes a task may keep hot between its two sweeps: half of a 1 MiB second-level cache.
-const HOT_BYTES: usize = 512 << 10;
-/// Contiguous bytes of a row below which walking memory in strides costs more than it saves.
-const SLAB_BYTES: usize = 512;
-/// Tasks that are enough to balance over the cores of a large machine.
-const ENOUGH_TASKS: usize = 32;
+/// Bytes a task may keep hot between its two sweeps: about a core's share of a server's last-level cache. A second-level
+/// cache would be faster, but narrow tiles walk memory in strides, which costs more (measured on Zen 3).
+const HOT_BYTES: usize = 4 << 20;
+/// Contiguous bytes of a row that are worth having: memory's pages, and what the prefetchers follow.
+const WIDE_SLAB_BYTES: usize = 4 << 10;
+/// Contiguous bytes of a row below which walking memory in strides costs more than reading it twice.
+const NARROW_SLAB_BYTES: usize = 256;
+/// Tasks for which slabs are kept narrower than wide.
+const ENOUGH_TASKS: usize = 16;
+/// Tasks below which there is nothing to balance.
+const LEAST_TASKS: usize = 4;
+/// Bytes that a task should have: narrow tiles fall on few sets of the first-level cache where strides are powers of two.
+const TASK_BYTES: usize = 256 << 10;
 /// A tensor below this is one task: handing it out costs more than computing it.
 const SMALL_BYTES: usize = 64 << 10;
 /// Bytes of a block in the two-sweep plan.
@@ -33,15 +40,13 @@ impl CpuPlan {
         if total <= SMALL_BYTES {
             return Self::Channels { per_tile: grid.c.max(1) };
         }
-        let wide = SLAB_BYTES.div_ceil(channel_row.max(1));
-        let fitting = HOT_BYTES / channel.max(1);
-        if fitting >= wide.min(grid.c) {
-            // Prefer wide slabs as long as they fit and leave enough tasks.
-            let balanced = (grid.c / ENOUGH_TASKS).max(wide);
-            let per_tile = fitting.min(balanced).clamp(1, grid.c);
-            if grid.c.div_ceil(per_tile) >= ENOUGH_TASKS.min(grid.t * grid.n) {
-                return Self::Channels { per_tile };
-            }
+        let channels_of = |bytes: usize| bytes.div_ceil(channel_row.max(1)).min(grid.c);
+        let narrow = channels_of(NARROW_SLAB_BYTES);
+        let balanced = channels_of(WIDE_SLAB_BYTES).min(grid.c / ENOUGH_TASKS);
+        let balanced = balanced.max(narrow).max((TASK_BYTES / channel.max(1)).min(grid.c));
+        let per_tile = balanced.min(HOT_BYTES / channel.max(1));
+        if per_tile >= narrow.max(1) && grid.c.div_ceil(per_tile) >= LEAST_TASKS.min(total / TASK_BYTES) {
+            return Self::Channels { per_tile };
         }
         Self::blocks(grid, bytes_per_value)
     }

@@ -13,6 +13,7 @@ use crate::HostMemory;
 use crate::backend::CpuTensor;
 use crate::element::{Element, Real};
 use crate::parallel::{for_each, vectorized};
+use crate::stream::{STREAMING_BYTES, fence};
 use crate::tensor_ops::read_f64;
 
 /// What every task of one backward reads.
@@ -151,15 +152,7 @@ impl<E: Element> Pass<'_, E> {
             let rows = self.row(tile.t0 + t, tile.c0)..;
             let means = &self.normalizer.mean[rows.clone()];
             if tile.is_long() {
-                for n in 0..tile.n {
-                    let x = tile.slab(self.x, t, n).chunks_exact(s);
-                    let dy = tile.slab(self.dy, t, n).chunks_exact(s);
-                    for (c, (x, dy)) in x.zip(dy).enumerate() {
-                        let part = kernels_long::backward_sums(x, dy, means[c]);
-                        sums[c][0] += part[0];
-                        sums[c][1] += part[1];
-                    }
-                }
+                kernels_long::backward_sums(tile, self.x, self.dy, t, means, &mut sums);
             } else if s > 0 {
                 kernels_short::spread(means.iter().copied(), s, &mut columns);
                 kernels_short::backward_sums(tile, self.x, self.dy, t, &columns, &mut sums);
@@ -179,6 +172,7 @@ impl<E: Element> Pass<'_, E> {
             return;
         }
         let s = tile.grid.s;
+        let streaming = size_of_val(self.x) >= STREAMING_BYTES;
         let width = rows.len() / self.affine.spec.statistics.count(self.grid.t).max(1);
         let coefficients = |t: usize, c: usize| {
             let (step, channel) = (tile.t0 + t, tile.c0 + c);
@@ -186,20 +180,17 @@ impl<E: Element> Pass<'_, E> {
             let k = rows[self.affine.spec.statistics.of(step) * width + channel - first];
             let rstd = self.normalizer.rstd[row];
             let gain = self.affine.scale(step) * self.affine.weight(step, channel);
-            [
-                self.normalizer.high[row],
-                self.normalizer.low[row],
-                E::Acc::from_f64(rstd * gain),
-                E::Acc::from_f64(rstd * k.k1),
-                E::Acc::from_f64(rstd * rstd * k.k2),
-            ]
+            let c2 = rstd * rstd * k.k2;
+            // What the rounded mean leaves out is a constant.
+            let c1 = rstd * k.k1 - self.normalizer.low[row] * c2;
+            let high = self.normalizer.high[row];
+            [high, E::Acc::from_f64(rstd * gain), E::Acc::from_f64(c1), E::Acc::from_f64(c2)]
         };
-        let mut columns = vec![E::Acc::default(); if tile.is_long() { 0 } else { 5 * tile.c * s }];
+        let mut columns = vec![E::Acc::default(); if tile.is_long() { 0 } else { 4 * tile.c * s }];
         for t in 0..tile.t {
             if !tile.is_long() {
-                for (k, out) in columns.chunks_exact_mut(tile.c * s).enumerate() {
-                    kernels_short::spread((0..tile.c).map(|c| coefficients(t, c)[k]), s, out);
-                }
+                let per_channel = (0..tile.c).map(|c| coefficients(t, c));
+                kernels_short::spread_all(per_channel, s, &mut columns);
             }
             for n in 0..tile.n {
                 let (x, dy) = (tile.slab(self.x, t, n), tile.slab(self.dy, t, n));
@@ -207,15 +198,16 @@ impl<E: Element> Pass<'_, E> {
                 if tile.is_long() {
                     let rows = x.chunks_exact(s).zip(dy.chunks_exact(s)).zip(dx.chunks_exact_mut(s));
                     for (c, ((x, dy), dx)) in rows.enumerate() {
-                        kernels_long::backward_apply(x, dy, dx, coefficients(t, c));
+                        kernels_long::backward_apply(x, dy, dx, coefficients(t, c), streaming);
                     }
                 } else {
                     let mut parts = columns.chunks_exact(tile.c * s);
-                    let spread: [&[E::Acc]; 5] = std::array::from_fn(|_| parts.next().unwrap_or_default());
-                    kernels_short::backward_apply(x, dy, dx, spread);
+                    let spread: [&[E::Acc]; 4] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+                    kernels_short::backward_apply(x, dy, dx, spread, streaming);
                 }
             }
         }
+        fence(streaming);
     }
 }
 

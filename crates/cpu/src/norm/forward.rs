@@ -1,4 +1,4 @@
-//! Forward: moments per tile, statistics per row, then `y = ((x − high) − low)·a + b` per tile. In a
+//! Forward: moments per tile, statistics per row, then `y = (x − mean)·a + b` per tile. In a
 //! channels plan both sweeps are one task and memory is read once.
 
 use spikenorm_core::norm::{
@@ -13,6 +13,7 @@ use crate::HostMemory;
 use crate::backend::CpuTensor;
 use crate::element::{Element, Real};
 use crate::parallel::{for_each, vectorized};
+use crate::stream::{STREAMING_BYTES, fence};
 use crate::tensor_ops::{copy_of, read_f64};
 
 pub fn forward<E: Element>(call: &NormForward<'_, HostMemory>) -> Result<NormOutput<HostMemory>> {
@@ -169,12 +170,7 @@ fn cell_moments<E: Element>(tile: &Tile, x: &[E]) -> Vec<Moments> {
     let mut cells = vec![Moments::default(); tile.t * tile.c];
     for (t, cells) in cells.chunks_exact_mut(tile.c.max(1)).enumerate() {
         if tile.is_long() {
-            for n in 0..tile.n {
-                let rows = tile.slab(x, t, n).chunks_exact(tile.grid.s);
-                for (cell, row) in cells.iter_mut().zip(rows) {
-                    cell.merge(kernels_long::moments(row));
-                }
-            }
+            kernels_long::moments(tile, x, t, cells);
         } else if tile.grid.s > 0 {
             kernels_short::moments(tile, x, t, cells);
         }
@@ -198,35 +194,35 @@ fn apply<E: Element>(
     let spec: &NormSpec = affine.spec;
     let width = normalizer.high.len() / spec.statistics.count(tile.grid.t).max(1);
     let s = tile.grid.s;
+    let streaming = tile.grid.len() * size_of::<E>() >= STREAMING_BYTES;
     let coefficients = |t: usize, c: usize| {
         let row = spec.statistics.of(tile.t0 + t) * width + tile.c0 - first + c;
         let (step, channel) = (tile.t0 + t, tile.c0 + c);
         let p = affine.scale(step);
-        [
-            normalizer.high[row],
-            normalizer.low[row],
-            E::Acc::from_f64(p * affine.weight(step, channel) * normalizer.rstd[row]),
-            E::Acc::from_f64(p * affine.bias(step, channel)),
-        ]
+        let a = p * affine.weight(step, channel) * normalizer.rstd[row];
+        let high = normalizer.high[row];
+        // What the rounded mean leaves out is the bias's: a constant.
+        let b = p * affine.bias(step, channel) - normalizer.low[row] * a;
+        [high, E::Acc::from_f64(a), E::Acc::from_f64(b)]
     };
-    let mut columns = vec![E::Acc::default(); if tile.is_long() { 0 } else { 4 * tile.c * s }];
+    let mut columns = vec![E::Acc::default(); if tile.is_long() { 0 } else { 3 * tile.c * s }];
     for t in 0..tile.t {
         if tile.is_long() {
             for n in 0..tile.n {
                 let rows = tile.slab(x, t, n).chunks_exact(s).zip(slabs[t * tile.n + n].chunks_exact_mut(s));
                 for (c, (x, y)) in rows.enumerate() {
-                    kernels_long::apply(x, y, coefficients(t, c));
+                    kernels_long::apply(x, y, coefficients(t, c), streaming);
                 }
             }
         } else {
-            for (k, out) in columns.chunks_exact_mut(tile.c * s).enumerate() {
-                kernels_short::spread((0..tile.c).map(|c| coefficients(t, c)[k]), s, out);
-            }
+            let per_channel = (0..tile.c).map(|c| coefficients(t, c));
+            kernels_short::spread_all(per_channel, s, &mut columns);
             let mut parts = columns.chunks_exact(tile.c * s);
-            let spread: [&[E::Acc]; 4] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+            let spread: [&[E::Acc]; 3] = std::array::from_fn(|_| parts.next().unwrap_or_default());
             for n in 0..tile.n {
-                kernels_short::apply(tile.slab(x, t, n), &mut *slabs[t * tile.n + n], spread);
+                kernels_short::apply(tile.slab(x, t, n), &mut *slabs[t * tile.n + n], spread, streaming);
             }
         }
     }
+    fence(streaming);
 }

@@ -1,19 +1,26 @@
 //! Loops for channels with many values in space: one contiguous row per (t, n, c), scalar coefficients.
-//! Sums run in 16 independent lanes; those of squares over short runs that are folded into float64, so that their
-//! error does not grow with the length of the reduction.
+//!
+//! Sums run in lanes, short runs of deviations in the type of the arithmetic; what adds up over more is float64.
 
 use spikenorm_core::norm::Moments;
 
+use super::tile::Tile;
 use crate::element::{Element, Real};
+use crate::stream::{Fill, write};
 
-const LANES: usize = 16;
-/// Values summed in the lanes before they are folded: 64 additions a lane, and 4 KB stay in the first-level
-/// cache between the two passes of the moments.
-const RUN: usize = 1024;
+/// Lanes of a sum. With 16, the compiler unrolls the loop over them and then no longer sees the vectors in it: four times
+/// slower.
+const LANES: usize = 32;
+/// Values whose deviations are summed before they are folded into float64: 128 additions a lane, short enough to be read
+/// again from the cache should that be needed.
+const RUN: usize = 128 * LANES;
+/// Deviations of the mean from the pivot, in standard deviations, up to which one pass is exact enough: (1 + 4²) roundings
+/// of float32, averaged over the run.
+const FAR: f64 = 4.0;
 
 /// Adds up the lanes in float64, in a fixed order.
 #[inline(always)]
-fn fold<A: Real>(lanes: [A; LANES]) -> f64 {
+fn fold<A: Real>(lanes: &[A; LANES]) -> f64 {
     let mut wide = lanes.map(A::to_f64);
     let mut half = LANES / 2;
     while half > 0 {
@@ -25,75 +32,223 @@ fn fold<A: Real>(lanes: [A; LANES]) -> f64 {
     wide[0]
 }
 
-/// Sums a function of every value of `row`, in lanes of type `L`.
+/// Σ d and Σ d² of deviations d = x − pivot, in lanes.
+#[derive(Clone, Copy)]
+struct Deviations<A> {
+    pivot: A,
+    sums: [A; LANES],
+    squares: [A; LANES],
+}
+
+impl<A: Real> Deviations<A> {
+    #[inline(always)]
+    fn from(pivot: A) -> Self {
+        Self { pivot, sums: [A::default(); LANES], squares: [A::default(); LANES] }
+    }
+
+    #[inline(always)]
+    fn add<E: Element<Acc = A>>(&mut self, run: &[E]) {
+        let Self { pivot, mut sums, mut squares } = *self;
+        let (chunks, rest) = run.as_chunks::<LANES>();
+        for chunk in chunks {
+            for i in 0..LANES {
+                let d = chunk[i].load() - pivot;
+                sums[i] += d;
+                squares[i] += d * d;
+            }
+        }
+        for (i, x) in rest.iter().enumerate() {
+            let d = x.load() - pivot;
+            sums[i] += d;
+            squares[i] += d * d;
+        }
+        *self = Self { pivot, sums, squares };
+    }
+
+    /// Moments of the `count` values added; `None` where the pivot was too far from their mean for one pass to be exact,
+    /// or something is not finite.
+    #[inline(always)]
+    fn moments(&self, count: f64) -> Option<Moments> {
+        moments_about(count, self.pivot.to_f64(), fold(&self.sums), fold(&self.squares))
+    }
+}
+
+/// Moments from the sums of deviations, if they are exact enough.
 #[inline(always)]
-fn sum<E: Element, L: Real>(row: &[E], f: impl Fn(E::Acc) -> L) -> f64 {
-    let mut lanes = [L::default(); LANES];
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane += f(x.load());
+pub fn moments_about(count: f64, pivot: f64, sum: f64, squares: f64) -> Option<Moments> {
+    let part = Moments::from_deviations(count, pivot, sum, squares);
+    let shift = sum / count;
+    (shift * shift * count <= FAR * FAR * part.m2).then_some(part)
+}
+
+/// A value near the mean of what comes next: the mean of what the cell has seen, or the next value itself.
+#[inline(always)]
+pub fn pivot_of<E: Element>(cell: &Moments, next: E) -> E::Acc {
+    if cell.count > 0.0 { E::Acc::from_f64(cell.mean) } else { next.load() }
+}
+
+/// Merges the moments of every channel of step `t` of the tile into `cells`.
+///
+/// One pass: deviations from a pivot near the mean. Where that turns out to be far off, the run is read again from the
+/// cache: its mean first, then the squares about it.
+#[inline(always)]
+pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize, cells: &mut [Moments]) {
+    let s = tile.grid.s;
+    if s > RUN {
+        for n in 0..tile.n {
+            let rows = tile.slab(x, t, n).chunks_exact(s);
+            for (cell, row) in cells.iter_mut().zip(rows) {
+                for run in row.chunks(RUN) {
+                    let mut deviations = Deviations::from(pivot_of(cell, run[0]));
+                    deviations.add(run);
+                    let part = deviations.moments(run.len() as f64);
+                    cell.merge(part.unwrap_or_else(|| two_passes(run)));
+                }
+            }
+        }
+        return;
+    }
+    // Lanes go on from row to row: folding them costs as much as a short row.
+    let mut lanes = Vec::with_capacity(tile.c);
+    for first in (0..tile.n).step_by(RUN / s) {
+        let last = (first + RUN / s).min(tile.n);
+        let start = tile.slab(x, t, first);
+        lanes.clear();
+        lanes.extend((0..tile.c).map(|c| Deviations::from(pivot_of(&cells[c], start[c * s]))));
+        for n in first..last {
+            for (lanes, row) in lanes.iter_mut().zip(tile.slab(x, t, n).chunks_exact(s)) {
+                lanes.add(row);
+            }
+        }
+        for (c, lanes) in lanes.iter().enumerate() {
+            let part = lanes.moments(((last - first) * s) as f64);
+            cells[c].merge(part.unwrap_or_else(|| gathered(tile, x, t, c, first..last)));
         }
     }
-    for (lane, x) in lanes.iter_mut().zip(rest) {
-        *lane += f(x.load());
-    }
-    fold(lanes)
 }
 
-/// Moments of one row: its mean first, summed in float64 where float32 values lose nothing, then the squared
-/// deviations from it, both while the run is in cache.
-#[inline(always)]
-pub fn moments<E: Element>(row: &[E]) -> Moments {
+/// The moments of one channel of some samples, the careful way.
+#[cold]
+#[inline(never)]
+pub fn gathered<E: Element>(
+    tile: &Tile,
+    x: &[E],
+    t: usize,
+    c: usize,
+    samples: std::ops::Range<usize>,
+) -> Moments {
+    let s = tile.grid.s;
+    let values: Vec<E> = samples.flat_map(|n| tile.slab(x, t, n)[c * s..][..s].iter().copied()).collect();
+    two_passes(&values)
+}
+
+/// Rare, so kept out of the loop's code.
+#[cold]
+#[inline(never)]
+fn two_passes<E: Element>(run: &[E]) -> Moments {
+    let count = run.len() as f64;
+    let sum = run.iter().fold(0.0, |sum, x| sum + x.load().to_f64());
     let mut total = Moments::default();
-    for run in row.chunks(RUN) {
-        let count = run.len() as f64;
-        let first = sum(run, |x| x.to_f64());
-        let pivot = E::Acc::from_f64(first / count);
-        let squares = sum(run, |x| {
-            let d = x - pivot;
-            d * d
-        });
-        total.merge(Moments::from_sums(count, first, pivot.to_f64(), squares));
+    for run in run.chunks(RUN) {
+        let mut about_mean = Deviations::from(E::Acc::from_f64(sum / count));
+        about_mean.add(run);
+        let (shift, squares) = (fold(&about_mean.sums), fold(&about_mean.squares));
+        total.merge(Moments::from_deviations(run.len() as f64, about_mean.pivot.to_f64(), shift, squares));
     }
-    total
+    // An infinite or NaN mean stays what it is.
+    if total.mean.is_finite() { total } else { Moments { count, mean: sum / count, m2: f64::NAN } }
 }
 
-/// `y = ((x − high) − low)·a + b`.
-#[inline(always)]
-pub fn apply<E: Element>(x: &[E], y: &mut [E], [high, low, a, b]: [E::Acc; 4]) {
-    for (x, y) in x.iter().zip(y) {
-        *y = E::store(((x.load() - high) - low) * a + b);
+/// `y = (x − high)·a + b`, where b has taken up the low part of the mean.
+struct Forward<'a, E: Element> {
+    x: &'a [E],
+    coefficients: [E::Acc; 3],
+}
+
+impl<E: Element> Fill<E> for Forward<'_, E> {
+    #[inline(always)]
+    fn fill(&self, first: usize, out: &mut [E]) {
+        let [high, a, b] = self.coefficients;
+        for (y, x) in out.iter_mut().zip(&self.x[first..]) {
+            *y = E::store((x.load() - high) * a + b);
+        }
     }
 }
 
-/// Σ dy and Σ dy·(x − mean) of one row. Gradients of both signs cancel, so they are summed in float64, where
-/// products of float32 are exact.
 #[inline(always)]
-pub fn backward_sums<E: Element>(x: &[E], dy: &[E], mean: f64) -> [f64; 2] {
-    let mut lanes = [[0.0; LANES]; 2];
-    let mut add = |i: usize, x: E, dy: E| {
-        let g = dy.load().to_f64();
-        lanes[0][i] += g;
-        lanes[1][i] += g * (x.load().to_f64() - mean);
-    };
+pub fn apply<E: Element>(x: &[E], y: &mut [E], coefficients: [E::Acc; 3], streaming: bool) {
+    write(y, streaming, Forward { x, coefficients });
+}
+
+/// Σ dy and Σ dy·(x − mean) of every channel of step `t` of the tile, added to `sums`. Gradients of both signs cancel, so
+/// they are summed in float64, where products of float32 are exact.
+#[inline(always)]
+pub fn backward_sums<E: Element>(
+    tile: &Tile,
+    x: &[E],
+    dy: &[E],
+    t: usize,
+    means: &[f64],
+    sums: &mut [[f64; 2]],
+) {
+    let s = tile.grid.s;
+    let mut lanes = vec![[[0.0; LANES]; 2]; tile.c];
+    for n in 0..tile.n {
+        let rows = tile.slab(x, t, n).chunks_exact(s).zip(tile.slab(dy, t, n).chunks_exact(s));
+        for (c, (x, dy)) in rows.enumerate() {
+            add_products(x, dy, means[c], &mut lanes[c]);
+        }
+    }
+    for (sums, [first, second]) in sums.iter_mut().zip(&lanes) {
+        sums[0] += fold(first);
+        sums[1] += fold(second);
+    }
+}
+
+#[inline(always)]
+fn add_products<E: Element>(x: &[E], dy: &[E], mean: f64, lanes: &mut [[f64; LANES]; 2]) {
+    let [mut first, mut second] = *lanes;
     let (x_chunks, x_rest) = x.as_chunks::<LANES>();
     let (dy_chunks, dy_rest) = dy.as_chunks::<LANES>();
     for (x, dy) in x_chunks.iter().zip(dy_chunks) {
         for i in 0..LANES {
-            add(i, x[i], dy[i]);
+            let g = dy[i].load().to_f64();
+            first[i] += g;
+            second[i] += g * (x[i].load().to_f64() - mean);
         }
     }
     for (i, (x, dy)) in x_rest.iter().zip(dy_rest).enumerate() {
-        add(i, *x, *dy);
+        let g = dy.load().to_f64();
+        first[i] += g;
+        second[i] += g * (x.load().to_f64() - mean);
     }
-    lanes.map(fold)
+    *lanes = [first, second];
 }
 
-/// `dx = g·dy − c1 − ((x − high) − low)·c2`.
-#[inline(always)]
-pub fn backward_apply<E: Element>(x: &[E], dy: &[E], dx: &mut [E], [high, low, g, c1, c2]: [E::Acc; 5]) {
-    for ((x, dy), dx) in x.iter().zip(dy).zip(dx) {
-        *dx = E::store(dy.load() * g - c1 - ((x.load() - high) - low) * c2);
+/// `dx = g·dy − c1 − (x − high)·c2`, where c1 has taken up the low part of the mean.
+struct Backward<'a, E: Element> {
+    x: &'a [E],
+    dy: &'a [E],
+    coefficients: [E::Acc; 4],
+}
+
+impl<E: Element> Fill<E> for Backward<'_, E> {
+    #[inline(always)]
+    fn fill(&self, first: usize, out: &mut [E]) {
+        let [high, g, c1, c2] = self.coefficients;
+        for ((dx, x), dy) in out.iter_mut().zip(&self.x[first..]).zip(&self.dy[first..]) {
+            *dx = E::store(dy.load() * g - c1 - (x.load() - high) * c2);
+        }
     }
+}
+
+#[inline(always)]
+pub fn backward_apply<E: Element>(
+    x: &[E],
+    dy: &[E],
+    dx: &mut [E],
+    coefficients: [E::Acc; 4],
+    streaming: bool,
+) {
+    write(dx, streaming, Backward { x, dy, coefficients });
 }

@@ -1,17 +1,23 @@
-//! Loops for channels with few values in space (S = 1, 4², 6²): whole slabs `[channels, S]` are treated
-//! as vectors of columns, with the coefficients of a channel repeated S times. Vectorises for any S.
+//! Loops for channels with few values in space (S = 1, 4², 6²): whole slabs `[channels, S]` are treated as vectors of
+//! columns, with what belongs to a channel repeated S times. Vectorises for any S.
+//!
+//! Sums take several slabs at a time, so that the columns' totals are loaded and stored less often.
 
 use spikenorm_core::norm::Moments;
 
+use super::kernels_long::{gathered, moments_about, pivot_of};
 use super::tile::Tile;
 use crate::element::{Element, Real};
+use crate::stream::{Fill, write};
 
 /// Columns handled together: three arrays of them stay in the first-level cache.
 const COLUMNS: usize = 1024;
-/// Rows added up before they are folded into float64.
-const ROWS: usize = 32;
-/// Bytes of a group of rows that both passes of the moments should find in the first-level cache.
-const GROUP_BYTES: usize = 16 << 10;
+/// Slabs whose values are added before the columns' totals are stored.
+const ROWS: usize = 8;
+/// Columns whose totals are at hand for that; see `kernels_long::LANES`.
+const CHUNK: usize = 32;
+/// Slabs whose deviations are summed before they are folded into float64.
+const RUN: usize = 16 * ROWS;
 
 /// Channel ranges of at most [`COLUMNS`] columns.
 #[inline(always)]
@@ -19,55 +25,6 @@ fn column_groups(tile: &Tile) -> impl Iterator<Item = (usize, usize)> {
     let step = (COLUMNS / tile.grid.s).max(1);
     let channels = tile.c;
     (0..channels).step_by(step).map(move |c| (c, step.min(channels - c)))
-}
-
-/// Sum of each channel's S columns, in float64.
-#[inline(always)]
-fn channel_sums<A: Real>(columns: &[A], s: usize, mut each: impl FnMut(usize, f64)) {
-    for (c, values) in columns.chunks_exact(s).enumerate() {
-        each(c, values.iter().fold(0.0, |sum, v| sum + v.to_f64()));
-    }
-}
-
-/// Moments of every channel of step `t` of the tile, merged into `cells`.
-#[inline(always)]
-pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize, cells: &mut [Moments]) {
-    let s = tile.grid.s;
-    for (c, channels) in column_groups(tile) {
-        let columns = channels * s;
-        let rows = (GROUP_BYTES / (columns * size_of::<E>())).clamp(1, ROWS);
-        let mut sums = vec![0.0; columns];
-        let mut squares = vec![E::Acc::default(); columns];
-        let mut pivots = vec![E::Acc::default(); columns];
-        let mut totals = vec![0.0; channels];
-        for first in (0..tile.n).step_by(rows) {
-            let last = (first + rows).min(tile.n);
-            let count = ((last - first) * s) as f64;
-            sums.fill(0.0);
-            for n in first..last {
-                let row = &tile.slab(x, t, n)[c * s..][..columns];
-                for (sum, x) in sums.iter_mut().zip(row) {
-                    *sum += x.load().to_f64();
-                }
-            }
-            channel_sums(&sums, s, |i, sum| {
-                totals[i] = sum;
-                pivots[i * s..][..s].fill(E::Acc::from_f64(sum / count));
-            });
-            squares.fill(E::Acc::default());
-            for n in first..last {
-                let row = &tile.slab(x, t, n)[c * s..][..columns];
-                for ((square, pivot), x) in squares.iter_mut().zip(&pivots).zip(row) {
-                    let d = x.load() - *pivot;
-                    *square += d * d;
-                }
-            }
-            channel_sums(&squares, s, |i, square| {
-                let pivot = pivots[i * s].to_f64();
-                cells[c + i].merge(Moments::from_sums(count, totals[i], pivot, square));
-            });
-        }
-    }
 }
 
 /// Repeats one number per channel over its columns.
@@ -78,15 +35,130 @@ pub fn spread<A: Copy>(per_channel: impl Iterator<Item = A>, s: usize, out: &mut
     }
 }
 
-/// `y = ((x − high) − low)·a + b`, coefficients per column.
+/// Repeats the K coefficients of every channel over its columns, into K arrays one after the other.
 #[inline(always)]
-pub fn apply<E: Element>(x: &[E], y: &mut [E], [high, low, a, b]: [&[E::Acc]; 4]) {
-    for (((((x, y), high), low), a), b) in x.iter().zip(y).zip(high).zip(low).zip(a).zip(b) {
-        *y = E::store(((x.load() - *high) - *low) * *a + *b);
+pub fn spread_all<A: Copy, const K: usize>(
+    per_channel: impl Iterator<Item = [A; K]>,
+    s: usize,
+    out: &mut [A],
+) {
+    let width = out.len() / K;
+    for (c, coefficients) in per_channel.enumerate() {
+        for (k, value) in coefficients.into_iter().enumerate() {
+            out[k * width + c * s..][..s].fill(value);
+        }
     }
 }
 
-/// Σ dy and Σ dy·(x − mean) of every channel of step `t`, added to `sums`.
+/// Sum of a channel's S columns, in float64.
+#[inline(always)]
+fn total<A: Real>(columns: &[A]) -> f64 {
+    columns.iter().fold(0.0, |sum, v| sum + v.to_f64())
+}
+
+/// Merges the moments of every channel of step `t` of the tile into `cells`. One pass, as in `kernels_long::moments`.
+#[inline(always)]
+pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize, cells: &mut [Moments]) {
+    let s = tile.grid.s;
+    for (c, channels) in column_groups(tile) {
+        let columns = channels * s;
+        let row_of = |n: usize| &tile.slab(x, t, n)[c * s..][..columns];
+        let mut pivots = vec![E::Acc::default(); columns];
+        let mut sums = vec![E::Acc::default(); columns];
+        let mut squares = vec![E::Acc::default(); columns];
+        for first in (0..tile.n).step_by(RUN) {
+            let last = (first + RUN).min(tile.n);
+            let count = ((last - first) * s) as f64;
+            let start = row_of(first);
+            let pivot = |i: usize| pivot_of(&cells[c + i], start[i * s]);
+            spread((0..channels).map(pivot), s, &mut pivots);
+            sums.fill(E::Acc::default());
+            squares.fill(E::Acc::default());
+            let mut n = first;
+            while n + ROWS <= last {
+                let mut rows: [&[E]; ROWS] = [&[]; ROWS];
+                for (k, row) in rows.iter_mut().enumerate() {
+                    *row = row_of(n + k);
+                }
+                add_deviations(rows, &pivots, &mut sums, &mut squares);
+                n += ROWS;
+            }
+            for n in n..last {
+                add_deviations([row_of(n)], &pivots, &mut sums, &mut squares);
+            }
+            for i in 0..channels {
+                let at = i * s..(i + 1) * s;
+                let pivot = pivots[at.start].to_f64();
+                let (sum, squares) = (total(&sums[at.clone()]), total(&squares[at.clone()]));
+                let part = moments_about(count, pivot, sum, squares);
+                cells[c + i].merge(part.unwrap_or_else(|| gathered(tile, x, t, c + i, first..last)));
+            }
+        }
+    }
+}
+
+/// Adds the deviations of K slabs to the columns' totals. A chunk of totals is copied, added to and written back, since
+/// the compiler cannot see that the slabs do not overlap with them.
+#[inline(always)]
+fn add_deviations<E: Element, const K: usize>(
+    rows: [&[E]; K],
+    pivots: &[E::Acc],
+    sums: &mut [E::Acc],
+    squares: &mut [E::Acc],
+) {
+    let (pivots, pivots_left) = pivots.as_chunks::<CHUNK>();
+    let (sums, sums_left) = sums.as_chunks_mut::<CHUNK>();
+    let (squares, squares_left) = squares.as_chunks_mut::<CHUNK>();
+    for (at, ((pivots, sums), squares)) in pivots.iter().zip(sums).zip(squares).enumerate() {
+        let (mut sum, mut square) = (*sums, *squares);
+        for row in rows {
+            let x = &row[at * CHUNK..][..CHUNK];
+            for i in 0..CHUNK {
+                let d = x[i].load() - pivots[i];
+                sum[i] += d;
+                square[i] += d * d;
+            }
+        }
+        (*sums, *squares) = (sum, square);
+    }
+    for row in rows {
+        let left = &row[row.len() - pivots_left.len()..];
+        for (((x, pivot), sum), square) in
+            left.iter().zip(pivots_left).zip(&mut *sums_left).zip(&mut *squares_left)
+        {
+            let d = x.load() - *pivot;
+            *sum += d;
+            *square += d * d;
+        }
+    }
+}
+
+/// `y = (x − high)·a + b`, coefficients per column.
+struct Forward<'a, E: Element> {
+    x: &'a [E],
+    coefficients: [&'a [E::Acc]; 3],
+}
+
+impl<E: Element> Fill<E> for Forward<'_, E> {
+    #[inline(always)]
+    fn fill(&self, first: usize, out: &mut [E]) {
+        let len = out.len();
+        let [high, a, b] = self.coefficients;
+        let (high, a, b) = (&high[first..][..len], &a[first..][..len], &b[first..][..len]);
+        let x = &self.x[first..][..len];
+        for j in 0..len {
+            out[j] = E::store((x[j].load() - high[j]) * a[j] + b[j]);
+        }
+    }
+}
+
+#[inline(always)]
+pub fn apply<E: Element>(x: &[E], y: &mut [E], coefficients: [&[E::Acc]; 3], streaming: bool) {
+    write(y, streaming, Forward { x, coefficients });
+}
+
+/// Σ dy and Σ dy·(x − mean) of every channel of step `t`, added to `sums`; in float64, as in
+/// `kernels_long::backward_sums`. `means`: per column.
 #[inline(always)]
 pub fn backward_sums<E: Element>(
     tile: &Tile,
@@ -100,30 +172,92 @@ pub fn backward_sums<E: Element>(
     for (c, channels) in column_groups(tile) {
         let columns = channels * s;
         let means = &means[c * s..][..columns];
-        // Gradients of both signs cancel, so they are summed in float64, where products of float32 are exact.
-        let mut first_sums = vec![0.0; columns];
-        let mut second_sums = vec![0.0; columns];
-        for n in 0..tile.n {
-            let x = &tile.slab(x, t, n)[c * s..][..columns];
-            let dy = &tile.slab(dy, t, n)[c * s..][..columns];
-            for ((((s1, s2), x), dy), mean) in
-                first_sums.iter_mut().zip(&mut second_sums).zip(x).zip(dy).zip(means)
-            {
-                let g = dy.load().to_f64();
-                *s1 += g;
-                *s2 += g * (x.load().to_f64() - mean);
+        let mut first = vec![0.0; columns];
+        let mut second = vec![0.0; columns];
+        let pair =
+            |n: usize| (&tile.slab(x, t, n)[c * s..][..columns], &tile.slab(dy, t, n)[c * s..][..columns]);
+        let mut n = 0;
+        while n + ROWS <= tile.n {
+            let mut pairs: [(&[E], &[E]); ROWS] = [(&[], &[]); ROWS];
+            for (k, rows) in pairs.iter_mut().enumerate() {
+                *rows = pair(n + k);
             }
+            add_products(pairs, means, &mut first, &mut second);
+            n += ROWS;
         }
-        channel_sums(&first_sums, s, |i, sum| sums[c + i][0] += sum);
-        channel_sums(&second_sums, s, |i, sum| sums[c + i][1] += sum);
+        for n in n..tile.n {
+            add_products([pair(n)], means, &mut first, &mut second);
+        }
+        for i in 0..channels {
+            sums[c + i][0] += total(&first[i * s..][..s]);
+            sums[c + i][1] += total(&second[i * s..][..s]);
+        }
     }
 }
 
-/// `dx = g·dy − c1 − ((x − high) − low)·c2`, coefficients per column.
+/// Adds the products of K pairs of slabs, of x and of dy, to the columns' totals, in chunks as `add_deviations`.
 #[inline(always)]
-pub fn backward_apply<E: Element>(x: &[E], dy: &[E], dx: &mut [E], [high, low, g, c1, c2]: [&[E::Acc]; 5]) {
-    let coefficients = high.iter().zip(low).zip(g).zip(c1).zip(c2);
-    for (((x, dy), dx), ((((high, low), g), c1), c2)) in x.iter().zip(dy).zip(dx).zip(coefficients) {
-        *dx = E::store(dy.load() * *g - *c1 - ((x.load() - *high) - *low) * *c2);
+fn add_products<E: Element, const K: usize>(
+    pairs: [(&[E], &[E]); K],
+    means: &[f64],
+    first: &mut [f64],
+    second: &mut [f64],
+) {
+    let (means, means_left) = means.as_chunks::<CHUNK>();
+    let (first, first_left) = first.as_chunks_mut::<CHUNK>();
+    let (second, second_left) = second.as_chunks_mut::<CHUNK>();
+    for (at, ((means, first), second)) in means.iter().zip(first).zip(second).enumerate() {
+        let (mut s1, mut s2) = (*first, *second);
+        for (x, dy) in pairs {
+            let (x, dy) = (&x[at * CHUNK..][..CHUNK], &dy[at * CHUNK..][..CHUNK]);
+            for i in 0..CHUNK {
+                let g = dy[i].load().to_f64();
+                s1[i] += g;
+                s2[i] += g * (x[i].load().to_f64() - means[i]);
+            }
+        }
+        (*first, *second) = (s1, s2);
     }
+    for (x, dy) in pairs {
+        let start = x.len() - means_left.len();
+        for ((((x, dy), mean), s1), s2) in
+            x[start..].iter().zip(&dy[start..]).zip(means_left).zip(&mut *first_left).zip(&mut *second_left)
+        {
+            let g = dy.load().to_f64();
+            *s1 += g;
+            *s2 += g * (x.load().to_f64() - mean);
+        }
+    }
+}
+
+/// `dx = g·dy − c1 − (x − high)·c2`, coefficients per column.
+struct Backward<'a, E: Element> {
+    x: &'a [E],
+    dy: &'a [E],
+    coefficients: [&'a [E::Acc]; 4],
+}
+
+impl<E: Element> Fill<E> for Backward<'_, E> {
+    #[inline(always)]
+    fn fill(&self, first: usize, out: &mut [E]) {
+        let len = out.len();
+        let [high, g, c1, c2] = self.coefficients;
+        let (high, g) = (&high[first..][..len], &g[first..][..len]);
+        let (c1, c2) = (&c1[first..][..len], &c2[first..][..len]);
+        let (x, dy) = (&self.x[first..][..len], &self.dy[first..][..len]);
+        for j in 0..len {
+            out[j] = E::store(dy[j].load() * g[j] - c1[j] - (x[j].load() - high[j]) * c2[j]);
+        }
+    }
+}
+
+#[inline(always)]
+pub fn backward_apply<E: Element>(
+    x: &[E],
+    dy: &[E],
+    dx: &mut [E],
+    coefficients: [&[E::Acc]; 4],
+    streaming: bool,
+) {
+    write(dx, streaming, Backward { x, dy, coefficients });
 }

@@ -7,11 +7,11 @@ use crate::backend::{Cpu, CpuTensor};
 use crate::element::Real;
 use crate::tensor_ops::{read_f64, write_f64};
 
-/// Mean (also in two parts of the type the sweep computes in) and 1/√(v + eps), `[rows * C]` each.
+/// Mean (also as what the type the sweep computes in holds of it, and the rest) and 1/√(v + eps), `[rows * C]` each.
 pub struct Normalizer<A> {
     pub mean: Vec<f64>,
     pub high: Vec<A>,
-    pub low: Vec<A>,
+    pub low: Vec<f64>,
     pub rstd: Vec<f64>,
 }
 

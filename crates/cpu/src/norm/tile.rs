@@ -4,9 +4,9 @@
 use spikenorm_core::Grid;
 use spikenorm_core::norm::CpuPlan;
 
-/// Values in space from which a channel's row is summed lane by lane on its own; below it, whole slabs
-/// are added up column by column, which vectorises for any S.
-pub const LONG_ROW: usize = 48;
+/// Values in space from which a channel's row is summed lane by lane on its own; below it, whole slabs are added up column
+/// by column, which vectorises for any S.
+pub const LONG_ROW: usize = 256;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Tile {

@@ -1,0 +1,106 @@
+//! Streaming stores: writing a large result past the caches.
+//!
+//! An ordinary store first reads the line it is about to overwrite, and pushes out of the cache what the sums have just
+//! brought there. For a result too large to be found in the cache by whoever reads it next, that is a third more
+//! traffic for nothing. x86-64 has had streaming stores since SSE2; elsewhere these functions store as usual.
+#![allow(unsafe_code)]
+
+use crate::block::Line;
+use crate::element::Element;
+
+/// Bytes of a result from which it is streamed. Below, the next layer finds it in a last-level cache.
+pub const STREAMING_BYTES: usize = 16 << 20;
+
+/// Computes a contiguous piece of a result. A trait and not a closure, since closures are not inlined for certain, and
+/// then keep the baseline's instructions (see `vectorized!`).
+pub trait Fill<E> {
+    /// Computes values `first..first + out.len()` of the piece.
+    fn fill(&self, first: usize, out: &mut [E]);
+}
+
+/// Writes a piece of a result, streaming its whole cache lines where asked. Callers [`fence`] before they are done.
+#[inline(always)]
+pub fn write<E: Element>(out: &mut [E], streaming: bool, piece: impl Fill<E>) {
+    if !streaming {
+        piece.fill(0, out);
+        return;
+    }
+    let (head, lines, tail) = bytemuck::pod_align_to_mut::<E, Line>(out);
+    let mut first = head.len();
+    piece.fill(0, head);
+    for line in lines {
+        let mut values = E::Packed::default();
+        piece.fill(first, values.as_mut());
+        store(line, bytemuck::cast(values));
+        first += values.as_ref().len();
+    }
+    piece.fill(first, tail);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn store(target: &mut Line, value: Line) {
+    use std::arch::x86_64::{__m128i, _mm_stream_si128};
+    let parts: [__m128i; 4] = bytemuck::cast(value);
+    let target = std::ptr::from_mut(target).cast::<__m128i>();
+    for (i, part) in parts.into_iter().enumerate() {
+        // SAFETY: SSE2 belongs to x86-64. The four parts are the 64 bytes of `target`, which is borrowed exclusively and
+        // aligned to 64. Streaming stores are ordered by `fence`, which every task calls before it ends, so before
+        // another thread may look at what it wrote; this thread sees its own stores in order.
+        unsafe { _mm_stream_si128(target.add(i), part) };
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn store(target: &mut Line, value: Line) {
+    *target = value;
+}
+
+/// Makes streamed stores visible to other threads. Every task that has streamed ends with it.
+#[inline(always)]
+pub fn fence(streaming: bool) {
+    #[cfg(target_arch = "x86_64")]
+    if streaming {
+        // SAFETY: SSE belongs to x86-64; the instruction has no operands.
+        unsafe { std::arch::x86_64::_mm_sfence() };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = streaming;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Count(f32);
+
+    impl Fill<f32> for Count {
+        fn fill(&self, first: usize, out: &mut [f32]) {
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = self.0 + (first + i) as f32;
+            }
+        }
+    }
+
+    #[test]
+    fn streamed_pieces_of_any_length_and_alignment_hold_what_plain_stores_write() {
+        let mut lines = vec![bytemuck::Zeroable::zeroed(); 20];
+        let buffer: &mut [f32] = bytemuck::cast_slice_mut::<Line, f32>(&mut lines);
+        for start in 0..20 {
+            for len in [0, 1, 15, 16, 17, 31, 32, 33, 100, 256] {
+                buffer.fill(-1.0);
+                write(&mut buffer[start..start + len], true, Count(5.0));
+                fence(true);
+                for (i, &value) in buffer.iter().enumerate() {
+                    let inside = (start..start + len).contains(&i);
+                    assert_eq!(
+                        value,
+                        if inside { 5.0 + (i - start) as f32 } else { -1.0 },
+                        "{start} {len} {i}"
+                    );
+                }
+            }
+        }
+    }
+}
