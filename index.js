@@ -773,7 +773,7 @@ if (
   }
 }
 
-const { adamStep, avgPool2DBackward, avgPool2DForward, checkAdam, checkDevice, checkSgd, conv2DBackward, conv2DForward, conv2DSpec, crossEntropy, cudaBeginCapture, cudaCancelCapture, cudaDevices, cudaEndCapture, cudaEvent, cudaEventElapsed, cudaEventRecord, cudaEventSynchronize, cudaGraphReplay, cudaStream, cudaSynchronize, cudaUnavailableReason, emptyCache, free, linearBackward, linearForward, linearSpec, loadSafetensors, lossReport, manualSeed, maxPool2DBackward, maxPool2DForward, memoryStats, neuNormBackward, neuNormForward, neuNormSpec, neuronBackward, neuronForward, neuronSpec, normBackward, normForward, normSpec, numThreads, pool2DSpec, randperm, saveSafetensors, setNumThreads, sgdStep, simdLevel, sweep, tensorAccumulate, tensorAdd, tensorCast, tensorCopy, tensorDevice, tensorDevicePointer, tensorDtype, tensorFill, tensorFromBytes, tensorFromDevicePointer, tensorFromNumbers, tensorFull, tensorRead, tensorReplace, tensorReshape, tensorRow, tensorShape, tensorToDevice, tensorUniform, track } = nativeBinding
+const { adamStep, avgPool2DBackward, avgPool2DForward, checkAdam, checkDevice, checkSgd, conv2DBackward, conv2DForward, conv2DSpec, crossEntropy, cudaBeginCapture, cudaCancelCapture, cudaDevices, cudaEndCapture, cudaEvent, cudaEventElapsed, cudaEventRecord, cudaEventSynchronize, cudaGraphReplay, cudaStream, cudaSynchronize, cudaUnavailableReason, emptyCache, free, linearBackward, linearForward, linearSpec, loadSafetensors, lossReport, manualSeed, maxPool2DBackward, maxPool2DForward, memoryStats, neuNormBackward, neuNormForward, neuNormSpec, neuronBackward, neuronForward, neuronSpec, normBackward, normForward, normLayer, numThreads, pool2DSpec, randperm, saveSafetensors, setNumThreads, sgdStep, simdLevel, sweep, tensorAccumulate, tensorAdd, tensorCast, tensorCopy, tensorDevice, tensorDevicePointer, tensorDtype, tensorFill, tensorFromBytes, tensorFromDevicePointer, tensorFromNumbers, tensorFull, tensorRead, tensorReplace, tensorReshape, tensorRow, tensorShape, tensorToDevice, tensorUniform, track } = nativeBinding
 export { adamStep }
 export { avgPool2DBackward }
 export { avgPool2DForward }
@@ -815,7 +815,7 @@ export { neuronForward }
 export { neuronSpec }
 export { normBackward }
 export { normForward }
-export { normSpec }
+export { normLayer }
 export { numThreads }
 export { pool2DSpec }
 export { randperm }

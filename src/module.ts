@@ -27,8 +27,15 @@ export abstract class Module {
 
   /** Output for input `x`. Recorded for {@link backward} in training mode. */
   forward(x: Tensor): Tensor {
-    const compute = () => this.computeForward(expectTensor('input', x), isRecording(this.#training))
-    return this.naming(() => (this.#modules.size > 0 ? atomically(this, compute) : compute()))
+    // As `naming` does, without its closure: this is called for every step of every layer.
+    try {
+      const input = expectTensor('input', x)
+      const record = isRecording(this.#training)
+      if (this.#modules.size === 0) return this.computeForward(input, record)
+      return atomically(this, () => this.computeForward(input, record))
+    } catch (thrown) {
+      throw this.#withName(thrown)
+    }
   }
 
   /**
@@ -37,7 +44,11 @@ export abstract class Module {
    * `ERR_NO_FORWARD` when nothing is pending.
    */
   backward(dy: Tensor): Tensor {
-    return this.naming(() => this.computeBackward(expectTensor('dy', dy)))
+    try {
+      return this.computeBackward(expectTensor('dy', dy))
+    } catch (thrown) {
+      throw this.#withName(thrown)
+    }
   }
 
   /** Runs `body`, naming this layer in its errors. */
@@ -45,8 +56,12 @@ export abstract class Module {
     try {
       return body()
     } catch (thrown) {
-      throw thrown instanceof SpikenormError ? thrown.within(this.constructor.name) : thrown
+      throw this.#withName(thrown)
     }
+  }
+
+  #withName(thrown: unknown): unknown {
+    return thrown instanceof SpikenormError ? thrown.within(this.constructor.name) : thrown
   }
 
   // Modes

@@ -37,7 +37,7 @@ export class Tape<Entry extends TapeEntry> {
   }
 
   includes(entry: Entry): boolean {
-    return this.#entries.includes(entry)
+    return this.#entries.at(-1) === entry || this.#entries.includes(entry)
   }
 
   /** Undone by dropping what has been pushed since. */

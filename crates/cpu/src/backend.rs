@@ -11,7 +11,7 @@ use spikenorm_core::{
 };
 
 use crate::element::{Element, with_float};
-use crate::{HostMemory, kit, neu_norm, norm, tensor_ops};
+use crate::{HostMemory, kit, neu_norm, neu_norm_tiny, norm, tensor_ops};
 
 pub type CpuTensor = Tensor<HostMemory>;
 
@@ -58,15 +58,30 @@ impl Backend for Cpu {
     }
 
     fn norm_forward(&self, call: &NormForward<'_, HostMemory>) -> Result<NormOutput<HostMemory>> {
-        with_float!(call.x.dtype, E => norm::forward::<E>(call))
+        with_float!(call.x.dtype, E => {
+            if norm::tiny::fits::<E>(call.grid) { norm::tiny::forward::<E>(call) } else { norm::forward::<E>(call) }
+        })
     }
 
     fn norm_backward(&self, saved: &NormSaved<HostMemory>, dy: &CpuTensor) -> Result<NormGrads<HostMemory>> {
-        with_float!(dy.dtype, E => norm::backward::<E>(saved, dy))
+        with_float!(dy.dtype, E => {
+            // What a forward saved does not depend on which way it went.
+            if norm::tiny::fits::<E>(saved.grid) {
+                norm::tiny::backward::<E>(saved, dy)
+            } else {
+                norm::backward::<E>(saved, dy)
+            }
+        })
     }
 
     fn neu_norm_forward(&self, call: &NeuNormForward<'_, HostMemory>) -> Result<NeuNormOutput<HostMemory>> {
-        with_float!(call.x.dtype, E => neu_norm::forward::<E>(call))
+        with_float!(call.x.dtype, E => {
+            if neu_norm_tiny::fits::<E>(call.grid) {
+                neu_norm_tiny::forward::<E>(call)
+            } else {
+                neu_norm::forward::<E>(call)
+            }
+        })
     }
 
     fn neu_norm_backward(
@@ -75,7 +90,13 @@ impl Backend for Cpu {
         dy: &CpuTensor,
         carry: Option<&CpuTensor>,
     ) -> Result<NeuNormGrads<HostMemory>> {
-        with_float!(dy.dtype, E => neu_norm::backward::<E>(saved, dy, carry))
+        with_float!(dy.dtype, E => {
+            if neu_norm_tiny::fits::<E>(saved.grid) {
+                neu_norm_tiny::backward::<E>(saved, dy, carry)
+            } else {
+                neu_norm::backward::<E>(saved, dy, carry)
+            }
+        })
     }
 
     fn add(&self, a: &CpuTensor, b: &CpuTensor) -> Result<CpuTensor> {

@@ -9,6 +9,7 @@ mod kit;
 mod matmul;
 mod memory;
 mod neu_norm;
+mod neu_norm_tiny;
 mod norm;
 mod parallel;
 mod pool;
