@@ -312,7 +312,10 @@ function takeGradient(
   { firstStep, steps }: Entry,
 ): void {
   if (!stack || gradient === 0) return
-  if (only) return only.accumulate(gradient)
+  if (only) {
+    only.accumulate(gradient)
+    return
+  }
   for (let row = 0; row < steps; row++) {
     stack.rows[firstStep + row]?.accumulate(native.tensorRow(gradient, row))
   }

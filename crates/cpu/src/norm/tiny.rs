@@ -19,6 +19,8 @@ use crate::tensor_ops::copy_of;
 const TINY_BYTES: usize = 32 << 10;
 /// Independent sums of a row. A shorter row would leave them idle; whole slabs are better there.
 const LANES: usize = 8;
+/// Channels whose sums are taken one after the other before any of them is used: their latencies overlap.
+const BLOCK: usize = 16;
 
 /// Whether a pass over `grid` is to be done here.
 pub fn fits<E: Element>(grid: Grid) -> bool {
@@ -102,47 +104,74 @@ struct ForwardPass<'a, E: Element> {
 
 vectorized! {
     fn sweep_forward<'a, E: Element>(pass: ForwardPass<'a, E>) {
-        let ForwardPass { grid, eps, x, y, weight, bias, scale, mut source, mut kept } = pass;
-        let inverse = 1.0 / grid.cell() as f64;
-        for c in 0..grid.c {
-            let rows = Rows { grid, c };
-            let (mean, var) = match &mut source {
-                Source::Running { mean, var } => (mean[c].to_f64(), var[c].to_f64()),
-                Source::Batch(moving) => {
+        let grid = pass.grid;
+        // Loops of known length for the smallest feature maps that are common.
+        match (grid.n, grid.s) {
+            (1, 16) => forward_blocks(pass, Grid { n: 1, s: 16, ..grid }),
+            (1, 64) => forward_blocks(pass, Grid { n: 1, s: 64, ..grid }),
+            _ => forward_blocks(pass, grid),
+        }
+    }
+}
+
+#[inline(always)]
+fn forward_blocks<E: Element>(pass: ForwardPass<'_, E>, grid: Grid) {
+    let ForwardPass { eps, x, y, weight, bias, scale, mut source, mut kept, .. } = pass;
+    let inverse = 1.0 / grid.cell() as f64;
+    for c0 in (0..grid.c).step_by(BLOCK) {
+        let channels = BLOCK.min(grid.c - c0);
+        let (mut means, mut vars) = ([0.0; BLOCK], [1.0; BLOCK]);
+        match &mut source {
+            Source::Running { mean, var } => {
+                for i in 0..channels {
+                    (means[i], vars[i]) = (mean[c0 + i].to_f64(), var[c0 + i].to_f64());
+                }
+            }
+            Source::Batch(moving) => {
+                for (i, mean) in means[..channels].iter_mut().enumerate() {
                     let mut lanes = [0.0; LANES];
-                    for row in rows.of(x) {
+                    for row in (Rows { grid, c: c0 + i }).of(x) {
                         sum_row(row, &mut lanes, |x| x);
                     }
-                    let mean = fold(lanes) * inverse;
+                    *mean = fold(lanes) * inverse;
+                }
+                for (i, (var, mean)) in vars[..channels].iter_mut().zip(means).enumerate() {
                     let mut lanes = [0.0; LANES];
-                    for row in rows.of(x) {
+                    for row in (Rows { grid, c: c0 + i }).of(x) {
                         sum_row(row, &mut lanes, |x| (x - mean) * (x - mean));
                     }
-                    let var = fold(lanes) * inverse;
-                    if let Some(Moving { mean: running_mean, var: running_var, factor, unbiased }) = moving {
-                        let moved = |running: &mut E::Acc, batch: f64| {
-                            *running = E::Acc::from_f64((1.0 - *factor) * running.to_f64() + *factor * batch);
-                        };
-                        moved(&mut running_mean[c], mean);
-                        moved(&mut running_var[c], var * *unbiased);
-                    }
-                    (mean, var)
+                    *var = fold(lanes) * inverse;
                 }
-            };
-            let rstd = 1.0 / (var + eps).sqrt();
-            if let Some(kept) = &mut kept {
-                kept[c] = mean;
-                kept[grid.c + c] = rstd;
+                if let Some(Moving { mean, var, factor, unbiased }) = moving {
+                    move_towards(&mut mean[c0..][..channels], &means, *factor, 1.0);
+                    move_towards(&mut var[c0..][..channels], &vars, *factor, *unbiased);
+                }
             }
-            let (high, low) = E::Acc::split(mean);
-            let gain = E::Acc::from_f64(scale * weight.map_or(1.0, |weight| weight[c].to_f64()) * rstd);
+        }
+        let rstds = vars.map(|var| 1.0 / (var + eps).sqrt());
+        if let Some(kept) = &mut kept {
+            kept[c0..][..channels].copy_from_slice(&means[..channels]);
+            kept[grid.c + c0..][..channels].copy_from_slice(&rstds[..channels]);
+        }
+        for i in 0..channels {
+            let c = c0 + i;
+            let (high, low) = E::Acc::split(means[i]);
+            let gain = E::Acc::from_f64(scale * weight.map_or(1.0, |weight| weight[c].to_f64()) * rstds[i]);
             let shift = E::Acc::from_f64(scale * bias.map_or(0.0, |bias| bias[c].to_f64()));
+            let rows = Rows { grid, c };
             for (x, y) in rows.of(x).zip(rows.of_mut(y)) {
                 for (x, y) in x.iter().zip(y) {
                     *y = E::store(((x.load() - high) - low) * gain + shift);
                 }
             }
         }
+    }
+}
+
+#[inline(always)]
+fn move_towards<A: Real>(running: &mut [A], batch: &[f64], factor: f64, correction: f64) {
+    for (running, batch) in running.iter_mut().zip(batch) {
+        *running = A::from_f64((1.0 - factor) * running.to_f64() + factor * (batch * correction));
     }
 }
 
@@ -259,31 +288,31 @@ struct BackwardPass<'a, E: Element> {
 vectorized! {
     /// Returns the gradient of the time scale.
     fn sweep_backward<'a, E: Element>(pass: BackwardPass<'a, E>) -> f64 {
-        let BackwardPass { grid, x, dy, dx, scale, weight_grad, bias_grad, .. } = pass;
-        let inverse = if pass.batch_statistics { 1.0 / grid.cell() as f64 } else { 0.0 };
-        let mut scale_grad = 0.0;
-        for c in 0..grid.c {
-            let rows = Rows { grid, c };
+        let grid = pass.grid;
+        match (grid.n, grid.s) {
+            (1, 16) => backward_blocks(pass, Grid { n: 1, s: 16, ..grid }),
+            (1, 64) => backward_blocks(pass, Grid { n: 1, s: 64, ..grid }),
+            _ => backward_blocks(pass, grid),
+        }
+    }
+}
+
+#[inline(always)]
+fn backward_blocks<E: Element>(pass: BackwardPass<'_, E>, grid: Grid) -> f64 {
+    let BackwardPass { x, dy, dx, scale, weight_grad, bias_grad, .. } = pass;
+    let inverse = if pass.batch_statistics { 1.0 / grid.cell() as f64 } else { 0.0 };
+    let mut scale_grad = 0.0;
+    for c0 in (0..grid.c).step_by(BLOCK) {
+        let channels = BLOCK.min(grid.c - c0);
+        let mut sums = [[0.0; 2]; BLOCK];
+        for (i, sums) in sums[..channels].iter_mut().enumerate() {
+            let rows = Rows { grid, c: c0 + i };
+            *sums = row_sums(rows.of(x).zip(rows.of(dy)), pass.mean[c0 + i]);
+        }
+        for (i, [s1, centred]) in sums[..channels].iter().copied().enumerate() {
+            let c = c0 + i;
             let (mean, rstd) = (pass.mean[c], pass.rstd[c]);
-            let (mut first, mut second) = ([0.0; LANES], [0.0; LANES]);
-            for (x, dy) in rows.of(x).zip(rows.of(dy)) {
-                let mut add = |i: usize, x: E, dy: E| {
-                    let g = dy.load().to_f64();
-                    first[i] += g;
-                    second[i] += g * (x.load().to_f64() - mean);
-                };
-                let (x_chunks, x_rest) = x.as_chunks::<LANES>();
-                let (dy_chunks, dy_rest) = dy.as_chunks::<LANES>();
-                for (x, dy) in x_chunks.iter().zip(dy_chunks) {
-                    for i in 0..LANES {
-                        add(i, x[i], dy[i]);
-                    }
-                }
-                for (i, (x, dy)) in x_rest.iter().zip(dy_rest).enumerate() {
-                    add(i, *x, *dy);
-                }
-            }
-            let (s1, s2) = (fold(first), fold(second) * rstd);
+            let s2 = centred * rstd;
             let weight = pass.weight.map_or(1.0, |weight| weight[c].to_f64());
             let bias = pass.bias.map_or(0.0, |bias| bias[c].to_f64());
             if let Some(grad) = weight_grad.get_mut(c) {
@@ -299,14 +328,39 @@ vectorized! {
             let g = E::Acc::from_f64(gain);
             let c1 = E::Acc::from_f64(gain * inverse * s1);
             let c2 = E::Acc::from_f64(gain * inverse * s2 * rstd);
+            let rows = Rows { grid, c };
             for ((x, dy), dx) in rows.of(x).zip(rows.of(dy)).zip(rows.of_mut(dx)) {
                 for ((x, dy), dx) in x.iter().zip(dy).zip(dx) {
                     *dx = E::store(dy.load() * g - c1 - ((x.load() - high) - low) * c2);
                 }
             }
         }
-        scale_grad
     }
+    scale_grad
+}
+
+/// Σ dy and Σ dy·(x − mean) of some rows.
+#[inline(always)]
+fn row_sums<'a, E: Element>(rows: impl Iterator<Item = (&'a [E], &'a [E])>, mean: f64) -> [f64; 2] {
+    let (mut first, mut second) = ([0.0; LANES], [0.0; LANES]);
+    for (x, dy) in rows {
+        let mut add = |i: usize, x: E, dy: E| {
+            let g = dy.load().to_f64();
+            first[i] += g;
+            second[i] += g * (x.load().to_f64() - mean);
+        };
+        let (x_chunks, x_rest) = x.as_chunks::<LANES>();
+        let (dy_chunks, dy_rest) = dy.as_chunks::<LANES>();
+        for (x, dy) in x_chunks.iter().zip(dy_chunks) {
+            for i in 0..LANES {
+                add(i, x[i], dy[i]);
+            }
+        }
+        for (i, (x, dy)) in x_rest.iter().zip(dy_rest).enumerate() {
+            add(i, *x, *dy);
+        }
+    }
+    [fold(first), fold(second)]
 }
 
 pub fn backward<E: Element>(saved: &NormSaved<HostMemory>, dy: &CpuTensor) -> Result<NormGrads<HostMemory>> {
