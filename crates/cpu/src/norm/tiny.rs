@@ -48,30 +48,40 @@ impl Rows {
     }
 }
 
-/// Adds up the lanes in a fixed order.
-#[inline(always)]
-fn fold(mut lanes: [f64; LANES]) -> f64 {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            lanes[i] += lanes[i + half];
-        }
-        half /= 2;
-    }
-    lanes[0]
+/// A sum in independent lanes. What is left of a row goes elsewhere: lanes that are indexed would live in memory.
+#[derive(Default)]
+struct Sum {
+    lanes: [f64; LANES],
+    rest: f64,
 }
 
-/// Adds a function of every value of a row to the lanes.
-#[inline(always)]
-fn sum_row<E: Element>(row: &[E], lanes: &mut [f64; LANES], f: impl Fn(f64) -> f64) {
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane += f(x.load().to_f64());
+impl Sum {
+    /// Adds up the lanes in a fixed order.
+    #[inline(always)]
+    fn total(self) -> f64 {
+        let Self { mut lanes, rest } = self;
+        let mut half = LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                lanes[i] += lanes[i + half];
+            }
+            half /= 2;
         }
+        lanes[0] + rest
     }
-    for (lane, x) in lanes.iter_mut().zip(rest) {
-        *lane += f(x.load().to_f64());
+
+    /// Adds a function of every value of a row.
+    #[inline(always)]
+    fn add_row<E: Element>(&mut self, row: &[E], f: impl Fn(f64) -> f64) {
+        let (chunks, rest) = row.as_chunks::<LANES>();
+        for chunk in chunks {
+            for (lane, x) in self.lanes.iter_mut().zip(chunk) {
+                *lane += f(x.load().to_f64());
+            }
+        }
+        for x in rest {
+            self.rest += f(x.load().to_f64());
+        }
     }
 }
 
@@ -129,18 +139,18 @@ fn forward_blocks<E: Element>(pass: ForwardPass<'_, E>, grid: Grid) {
             }
             Source::Batch(moving) => {
                 for (i, mean) in means[..channels].iter_mut().enumerate() {
-                    let mut lanes = [0.0; LANES];
+                    let mut sum = Sum::default();
                     for row in (Rows { grid, c: c0 + i }).of(x) {
-                        sum_row(row, &mut lanes, |x| x);
+                        sum.add_row(row, |x| x);
                     }
-                    *mean = fold(lanes) * inverse;
+                    *mean = sum.total() * inverse;
                 }
                 for (i, (var, mean)) in vars[..channels].iter_mut().zip(means).enumerate() {
-                    let mut lanes = [0.0; LANES];
+                    let mut sum = Sum::default();
                     for row in (Rows { grid, c: c0 + i }).of(x) {
-                        sum_row(row, &mut lanes, |x| (x - mean) * (x - mean));
+                        sum.add_row(row, |x| (x - mean) * (x - mean));
                     }
-                    *var = fold(lanes) * inverse;
+                    *var = sum.total() * inverse;
                 }
                 if let Some(Moving { mean, var, factor, unbiased }) = moving {
                     move_towards(&mut mean[c0..][..channels], &means, *factor, 1.0);
@@ -153,12 +163,13 @@ fn forward_blocks<E: Element>(pass: ForwardPass<'_, E>, grid: Grid) {
             kept[c0..][..channels].copy_from_slice(&means[..channels]);
             kept[grid.c + c0..][..channels].copy_from_slice(&rstds[..channels]);
         }
+        let (weights, biases) = (widened(weight, c0, channels, 1.0), widened(bias, c0, channels, 0.0));
+        let split = means.map(E::Acc::split);
+        let gains: [E::Acc; BLOCK] = std::array::from_fn(|i| E::Acc::from_f64(scale * weights[i] * rstds[i]));
+        let shifts = biases.map(|bias| E::Acc::from_f64(scale * bias));
         for i in 0..channels {
-            let c = c0 + i;
-            let (high, low) = E::Acc::split(means[i]);
-            let gain = E::Acc::from_f64(scale * weight.map_or(1.0, |weight| weight[c].to_f64()) * rstds[i]);
-            let shift = E::Acc::from_f64(scale * bias.map_or(0.0, |bias| bias[c].to_f64()));
-            let rows = Rows { grid, c };
+            let ((high, low), gain, shift) = (split[i], gains[i], shifts[i]);
+            let rows = Rows { grid, c: c0 + i };
             for (x, y) in rows.of(x).zip(rows.of_mut(y)) {
                 for (x, y) in x.iter().zip(y) {
                     *y = E::store(((x.load() - high) - low) * gain + shift);
@@ -166,6 +177,18 @@ fn forward_blocks<E: Element>(pass: ForwardPass<'_, E>, grid: Grid) {
             }
         }
     }
+}
+
+/// A block's values of a small tensor; `absent` without one.
+#[inline(always)]
+fn widened<A: Real>(small: Option<&[A]>, c0: usize, channels: usize, absent: f64) -> [f64; BLOCK] {
+    let mut all = [absent; BLOCK];
+    if let Some(small) = small {
+        for (wide, value) in all.iter_mut().zip(&small[c0..][..channels]) {
+            *wide = value.to_f64();
+        }
+    }
+    all
 }
 
 #[inline(always)]
@@ -304,31 +327,40 @@ fn backward_blocks<E: Element>(pass: BackwardPass<'_, E>, grid: Grid) -> f64 {
     let mut scale_grad = 0.0;
     for c0 in (0..grid.c).step_by(BLOCK) {
         let channels = BLOCK.min(grid.c - c0);
-        let mut sums = [[0.0; 2]; BLOCK];
-        for (i, sums) in sums[..channels].iter_mut().enumerate() {
+        let (mut means, mut rstds) = ([0.0; BLOCK], [0.0; BLOCK]);
+        means[..channels].copy_from_slice(&pass.mean[c0..][..channels]);
+        rstds[..channels].copy_from_slice(&pass.rstd[c0..][..channels]);
+        let (mut s1, mut s2) = ([0.0; BLOCK], [0.0; BLOCK]);
+        for i in 0..channels {
             let rows = Rows { grid, c: c0 + i };
-            *sums = row_sums(rows.of(x).zip(rows.of(dy)), pass.mean[c0 + i]);
+            (s1[i], s2[i]) = sums(rows.of(x).zip(rows.of(dy)), means[i]);
         }
-        for (i, [s1, centred]) in sums[..channels].iter().copied().enumerate() {
-            let c = c0 + i;
-            let (mean, rstd) = (pass.mean[c], pass.rstd[c]);
-            let s2 = centred * rstd;
-            let weight = pass.weight.map_or(1.0, |weight| weight[c].to_f64());
-            let bias = pass.bias.map_or(0.0, |bias| bias[c].to_f64());
-            if let Some(grad) = weight_grad.get_mut(c) {
-                *grad = E::Acc::from_f64(scale * s2);
-            }
-            if let Some(grad) = bias_grad.get_mut(c) {
-                *grad = E::Acc::from_f64(scale * s1);
-            }
-            scale_grad += weight * s2 + bias * s1;
+        for (s2, rstd) in s2.iter_mut().zip(rstds) {
+            *s2 *= rstd;
+        }
+        // Empty where there is no such parameter.
+        for (grad, s2) in weight_grad.iter_mut().skip(c0).zip(&s2[..channels]) {
+            *grad = E::Acc::from_f64(scale * s2);
+        }
+        for (grad, s1) in bias_grad.iter_mut().skip(c0).zip(&s1[..channels]) {
+            *grad = E::Acc::from_f64(scale * s1);
+        }
+        let weights = widened(pass.weight, c0, channels, 1.0);
+        let biases = widened(pass.bias, c0, channels, 0.0);
+        for i in 0..channels {
+            scale_grad += weights[i] * s2[i] + biases[i] * s1[i];
+        }
 
-            let gain = scale * weight * rstd;
-            let (high, low) = E::Acc::split(mean);
-            let g = E::Acc::from_f64(gain);
-            let c1 = E::Acc::from_f64(gain * inverse * s1);
-            let c2 = E::Acc::from_f64(gain * inverse * s2 * rstd);
-            let rows = Rows { grid, c };
+        let split = means.map(E::Acc::split);
+        let gains: [f64; BLOCK] = std::array::from_fn(|i| scale * weights[i] * rstds[i]);
+        let coefficients: [[E::Acc; 3]; BLOCK] = std::array::from_fn(|i| {
+            let k1 = gains[i] * inverse * s1[i];
+            let k2 = gains[i] * inverse * s2[i] * rstds[i];
+            [gains[i], k1, k2].map(E::Acc::from_f64)
+        });
+        for i in 0..channels {
+            let ((high, low), [g, c1, c2]) = (split[i], coefficients[i]);
+            let rows = Rows { grid, c: c0 + i };
             for ((x, dy), dx) in rows.of(x).zip(rows.of(dy)).zip(rows.of_mut(dx)) {
                 for ((x, dy), dx) in x.iter().zip(dy).zip(dx) {
                     *dx = E::store(dy.load() * g - c1 - ((x.load() - high) - low) * c2);
@@ -341,26 +373,25 @@ fn backward_blocks<E: Element>(pass: BackwardPass<'_, E>, grid: Grid) -> f64 {
 
 /// Σ dy and Σ dy·(x − mean) of some rows.
 #[inline(always)]
-fn row_sums<'a, E: Element>(rows: impl Iterator<Item = (&'a [E], &'a [E])>, mean: f64) -> [f64; 2] {
-    let (mut first, mut second) = ([0.0; LANES], [0.0; LANES]);
+fn sums<'a, E: Element>(rows: impl Iterator<Item = (&'a [E], &'a [E])>, mean: f64) -> (f64, f64) {
+    let (mut first, mut second) = (Sum::default(), Sum::default());
     for (x, dy) in rows {
-        let mut add = |i: usize, x: E, dy: E| {
-            let g = dy.load().to_f64();
-            first[i] += g;
-            second[i] += g * (x.load().to_f64() - mean);
-        };
         let (x_chunks, x_rest) = x.as_chunks::<LANES>();
         let (dy_chunks, dy_rest) = dy.as_chunks::<LANES>();
         for (x, dy) in x_chunks.iter().zip(dy_chunks) {
             for i in 0..LANES {
-                add(i, x[i], dy[i]);
+                let g = dy[i].load().to_f64();
+                first.lanes[i] += g;
+                second.lanes[i] += g * (x[i].load().to_f64() - mean);
             }
         }
-        for (i, (x, dy)) in x_rest.iter().zip(dy_rest).enumerate() {
-            add(i, *x, *dy);
+        for (x, dy) in x_rest.iter().zip(dy_rest) {
+            let g = dy.load().to_f64();
+            first.rest += g;
+            second.rest += g * (x.load().to_f64() - mean);
         }
     }
-    [fold(first), fold(second)]
+    (first.total(), second.total())
 }
 
 pub fn backward<E: Element>(saved: &NormSaved<HostMemory>, dy: &CpuTensor) -> Result<NormGrads<HostMemory>> {
