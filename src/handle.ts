@@ -1,26 +1,6 @@
 import { SpikenormError } from './errors.js'
 import { native } from './native.js'
 
-/** Set in the numbers of those that hold much memory (src/native/handles.rs). */
-const LARGE = 1
-/** How many small ones go unwatched. */
-const YOUNG = 64
-
-/**
- * The latest handles of little memory, which are kept alive here. Watching for an object's collection costs as much as a
- * small operation and most are disposed of soon, so that is left until there are {@link YOUNG} of them: it is then done
- * for those that are still in use.
- */
-const young: (Handle | undefined)[] = new Array(YOUNG).fill(undefined)
-let youngCount = 0
-let watchYoung: () => void
-
-/** Frees what belonged to collected owners; returns how many handles are left. */
-export function sweep(): number {
-  watchYoung()
-  return native.sweep()
-}
-
 /**
  * Owner of something native, known by a number. It is freed at once by `dispose()` or at the end of a `using`
  * block, and otherwise after the owner has been garbage collected, in synchronous loops too.
@@ -30,23 +10,7 @@ export class Handle {
 
   constructor(id: number) {
     this.#id = id
-    if ((id & LARGE) !== 0) {
-      native.track(this, id)
-    } else {
-      young[youngCount++] = this
-      if (youngCount === YOUNG) watchYoung()
-    }
-  }
-
-  static {
-    watchYoung = () => {
-      for (let i = 0; i < youngCount; i++) {
-        const handle = young[i] as Handle
-        if (handle.#id !== 0) native.track(handle, handle.#id)
-        young[i] = undefined
-      }
-      youngCount = 0
-    }
+    native.track(this, id)
   }
 
   /** @internal The native number; throws `ERR_DISPOSED` once freed. */
@@ -64,11 +28,6 @@ export class Handle {
     return this.#id === 0
   }
 
-  /** @internal Told that a native call has freed it. */
-  forget(): void {
-    this.#id = 0
-  }
-
   /** Frees the native memory now. Using it afterwards throws `ERR_DISPOSED`; disposing twice does nothing. */
   dispose(): void {
     if (this.#id === 0) return
@@ -78,5 +37,31 @@ export class Handle {
 
   [Symbol.dispose](): void {
     this.dispose()
+  }
+}
+
+/**
+ * What a forward has saved for its backward. It belongs to its layer on the native side, which frees it with the layer at
+ * the latest: this object need not be watched.
+ */
+export class Saved {
+  #id: number
+
+  constructor(id: number) {
+    this.#id = id
+  }
+
+  get id(): number {
+    return this.#id
+  }
+
+  /** Told that a backward has used it up. */
+  forget(): void {
+    this.#id = 0
+  }
+
+  dispose(): void {
+    if (this.#id !== 0) native.free(this.#id)
+    this.#id = 0
   }
 }

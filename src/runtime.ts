@@ -1,6 +1,5 @@
 /** Threads and memory of the process. */
 import { type Device, parseDevice } from './device.js'
-import { sweep } from './handle.js'
 import { native } from './native.js'
 
 /** Number of threads for everything that follows, in the whole process; all cores at first. Changes no result. */
@@ -27,12 +26,12 @@ export interface MemoryStats {
  * device it does not wait for what is being computed.
  */
 export function memoryStats(device: Device = 'cpu'): MemoryStats {
-  sweep()
+  native.sweep()
   return native.memoryStats(parseDevice(device))
 }
 
 /** Returns freed memory that is kept for reuse to the operating system, or of a CUDA device to its driver. */
 export function emptyCache(device: Device = 'cpu'): void {
-  sweep()
+  native.sweep()
   native.emptyCache(parseDevice(device))
 }

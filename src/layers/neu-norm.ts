@@ -7,7 +7,7 @@ import { CarriedState, type StatefulEntry } from '../carried-state.js'
 import { type Checkpoint, combined } from '../checkpoint.js'
 import type { Device } from '../device.js'
 import type { DType } from '../dtype.js'
-import { Handle } from '../handle.js'
+import { Handle, Saved } from '../handle.js'
 import { type Conversion, conversionOf, Module, type StepMode } from '../module.js'
 import { highOf, lowOf, native, pairOf } from '../native.js'
 import { Tape } from '../tape.js'
@@ -27,7 +27,7 @@ export interface NeuNormOptions {
 }
 
 interface Entry extends StatefulEntry<Entry> {
-  readonly saved: Handle
+  readonly saved: Saved
 }
 
 /**
@@ -79,7 +79,7 @@ export class NeuNorm extends Module {
     )
     const made = pairOf(packed, 0)
     const saved = highOf(made)
-    const entry = saved === 0 ? null : { saved: new Handle(saved), previous: this.#state.source }
+    const entry = saved === 0 ? null : { saved: new Saved(saved), previous: this.#state.source }
     if (entry) this.#tape.push(entry)
     this.#state.advance(value ?? new Tensor(lowOf(pairOf(packed, 1))), entry)
     return new Tensor(lowOf(made))

@@ -5,7 +5,7 @@
 import { type Checkpoint, checkpointOf, combined } from '../checkpoint.js'
 import type { Device } from '../device.js'
 import type { DType } from '../dtype.js'
-import { Handle } from '../handle.js'
+import { Handle, Saved } from '../handle.js'
 import { type Conversion, conversionOf, Module, type StepMode } from '../module.js'
 import { highOf, lowOf, native, pairOf } from '../native.js'
 import { Tape } from '../tape.js'
@@ -51,7 +51,7 @@ export interface NormConfig {
 }
 
 interface Entry {
-  saved: Handle
+  saved: Saved
   /** Step index of the forward's first step. */
   firstStep: number
   /** How many there were, where that matters: for layers with rows per step. */
@@ -201,7 +201,7 @@ export abstract class NormLayer extends Module {
     const steps = isPerStep && isMulti ? (x.shape[0] as number) : 1
     if (isPerStep) this.#step = firstStep + steps
     const saved = highOf(made)
-    if (saved !== 0) this.#tape.push({ saved: new Handle(saved), firstStep, steps })
+    if (saved !== 0) this.#tape.push({ saved: new Saved(saved), firstStep, steps })
     return new Tensor(lowOf(made))
   }
 

@@ -1,10 +1,6 @@
 //! The registry of everything JavaScript holds: tensors, specifications and what is saved for backward, each
 //! known by a number. Cheap to pass, and freed in three ways: at once (`free`), when the JavaScript object
 //! that owns it has been collected (`sweep`), and when its environment ends.
-//!
-//! Watching an owner costs as much as a small operation, and most tensors are disposed of soon. So a handle says in
-//! its lowest bit whether it holds much memory: those are watched at once, the others only if they are still there
-//! after some dozens more (src/handle.ts).
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -18,13 +14,9 @@ use crate::device::{Device, Place};
 use crate::error::{Checked, Result, face, napi_failure};
 use crate::weak::{WeakObject, in_scope};
 
-/// A handle; 0 stands for none. Twice a place in the registry, counted from 1, plus [`LARGE`].
+/// A handle; 0 stands for none. A place in the registry, counted from 1.
 pub type Handle = u32;
 
-/// Set in handles of much memory.
-const LARGE: Handle = 1;
-/// Bytes above which memory is much: 64 unwatched handles (src/handle.ts) hold at most 4 MB.
-const LARGE_BYTES: usize = 64 << 10;
 /// Handles stay below this, so that two fit into a number of JavaScript's.
 const PAIR: f64 = (1u32 << 26) as f64;
 
@@ -41,6 +33,12 @@ struct Slot {
     device: Device,
     bytes: usize,
     owner: Option<WeakObject>,
+    /// The layer whose end is this one's too, for what a forward has saved: watching its JavaScript object as well would
+    /// cost as much as a small forward.
+    layer: Option<usize>,
+    /// The places of what belongs to this layer, and, once it has been taken out, the values.
+    saved: Vec<usize>,
+    taken: Vec<Slot>,
 }
 
 #[derive(Default)]
@@ -62,26 +60,25 @@ thread_local! {
 }
 
 fn place(handle: Handle) -> usize {
-    (handle as usize >> 1).wrapping_sub(1)
+    (handle as usize).wrapping_sub(1)
 }
 
 impl Registry {
-    /// `held`: bytes that are kept alive, `bytes` those of them that the caller accounts for.
-    fn insert(&mut self, value: Box<dyn Any>, device: Device, bytes: usize, held: usize) -> Handle {
-        let slot = Some(Slot { value, device, bytes, owner: None });
+    fn insert(&mut self, value: Box<dyn Any>, device: Device, bytes: usize) -> Handle {
+        let slot = Slot { value, device, bytes, owner: None, layer: None, saved: vec![], taken: vec![] };
         self.live_handles += 1;
         self.live_bytes += bytes;
         self.new_handles += 1;
         self.new_bytes += bytes;
         self.unreported += bytes as i64;
         let place = if let Some(place) = self.free.pop() {
-            self.slots[place] = slot;
+            self.slots[place] = Some(slot);
             place
         } else {
-            self.slots.push(slot);
+            self.slots.push(Some(slot));
             self.slots.len() - 1
         };
-        (place as Handle + 1) << 1 | if held > LARGE_BYTES { LARGE } else { 0 }
+        place as Handle + 1
     }
 
     fn slot(&self, handle: Handle) -> Checked<&Slot> {
@@ -140,11 +137,20 @@ impl Registry {
     }
 
     fn take_at(&mut self, place: usize) -> Option<Slot> {
-        let slot = self.slots.get_mut(place)?.take()?;
+        let mut slot = self.slots.get_mut(place)?.take()?;
         self.free.push(place);
         self.live_handles -= 1;
         self.live_bytes -= slot.bytes;
         self.unreported -= slot.bytes as i64;
+        if let Some(layer) = slot.layer.and_then(|layer| self.slots[layer].as_mut()) {
+            // Mostly the latest.
+            if let Some(at) = layer.saved.iter().rposition(|&saved| saved == place) {
+                layer.saved.remove(at);
+            }
+        }
+        for saved in std::mem::take(&mut slot.saved) {
+            slot.taken.extend(self.take_at(saved));
+        }
         Some(slot)
     }
 
@@ -182,23 +188,34 @@ pub fn lend<R>(read: impl FnOnce(&Registry) -> Checked<R>) -> Checked<R> {
 
 /// Registers a specification.
 pub fn insert<T: Any>(value: T) -> Handle {
-    with(|registry| registry.insert(Box::new(value), Device::Cpu, 0, 0))
+    with(|registry| registry.insert(Box::new(value), Device::Cpu, 0))
 }
 
-/// Registers what a forward on `backend` has saved; 0 for nothing. It keeps the forward's input alive, however large.
+/// Registers what a forward on `backend` has saved; 0 for nothing.
 pub fn insert_saved<T: Any>(backend: &impl Place, saved: Option<T>) -> Handle {
-    insert_saved_of(backend, saved, usize::MAX)
+    saved.map_or(0, |saved| with(|registry| registry.insert(Box::new(saved), backend.device(), 0)))
 }
 
-/// The same where it is known how many bytes that keeps alive.
-pub fn insert_saved_of<T: Any>(backend: &impl Place, saved: Option<T>, held: usize) -> Handle {
-    saved.map_or(0, |saved| with(|registry| registry.insert(Box::new(saved), backend.device(), 0, held)))
+/// The same, freed with its layer at the latest.
+pub fn insert_saved_of<T: Any>(backend: &impl Place, saved: Option<T>, layer: Handle) -> Handle {
+    let handle = insert_saved(backend, saved);
+    if handle != 0 {
+        with(|registry| {
+            if let Some(slot) = &mut registry.slots[place(handle)] {
+                slot.layer = Some(place(layer));
+            }
+            if let Some(slot) = &mut registry.slots[place(layer)] {
+                slot.saved.push(place(handle));
+            }
+        });
+    }
+    handle
 }
 
 /// Registers a tensor. Views count their own bytes: what matters is that V8 feels the pressure.
 pub fn insert_tensor<B: Place>(backend: &B, tensor: Tensor<B::Memory>) -> Handle {
     let bytes = tensor.bytes();
-    with(|registry| registry.insert(Box::new(tensor), backend.device(), bytes, bytes))
+    with(|registry| registry.insert(Box::new(tensor), backend.device(), bytes))
 }
 
 pub fn insert_optional<B: Place>(backend: &B, tensor: Option<Tensor<B::Memory>>) -> Handle {
@@ -217,7 +234,7 @@ pub fn packed(first: [Handle; 2], second: [Handle; 2]) -> Packed {
 /// Refuses to go on where new handles might not fit into a pair; before a call changes anything.
 pub fn expect_room() -> Checked<()> {
     let slots = REGISTRY.with_borrow(|registry| registry.slots.len());
-    if slots >= PAIR as usize / 2 - 16 {
+    if slots >= PAIR as usize - 16 {
         bail!(OutOfMemory, "{slots} tensors are in use; dispose() of those that are not needed");
     }
     Ok(())
@@ -346,9 +363,7 @@ pub fn sweep(env: Env) -> Result<u32> {
 fn end_of_environment(env: Env) {
     let dropped: Vec<Slot> = with(|registry| {
         registry.watched.retain(|&watched| watched != env.raw());
-        // What nobody watches yet cannot be told apart; it goes with the last environment of the thread.
-        let is_last = registry.watched.is_empty();
-        registry.take_all(|slot| slot.owner.as_ref().map_or(is_last, |owner| owner.is_of(&env)))
+        registry.take_all(|slot| slot.owner.as_ref().is_some_and(|owner| owner.is_of(&env)))
     });
     drop(dropped);
 }

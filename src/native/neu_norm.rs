@@ -52,7 +52,7 @@ fn forward<B: Place>(
     record: bool,
 ) -> Checked<Packed> {
     expect_room()?;
-    let (output, bytes) = lend(|registry| {
+    let output = lend(|registry| {
         let spec: &NeuNormSpec = registry.value(spec)?;
         let x = registry.tensor(backend, "input", x)?;
         let weight = registry.tensor(backend, "w", weight)?;
@@ -62,12 +62,11 @@ fn forward<B: Place>(
         if let Some(state) = state {
             state.expect_dtype("state carried over", x.dtype.parameter())?;
         }
-        let output = backend.neu_norm_forward(&NeuNormForward { spec, grid, x, weight, state, record })?;
-        Ok((output, x.bytes()))
+        backend.neu_norm_forward(&NeuNormForward { spec, grid, x, weight, state, record })
     })?;
     let state = put_tensor(backend, state, output.state)?;
     let y = insert_tensor(backend, output.y);
-    Ok(packed([y, insert_saved_of(backend, output.saved, bytes)], [state, 0]))
+    Ok(packed([y, insert_saved_of(backend, output.saved, spec)], [state, 0]))
 }
 
 /// Backward of a saved forward, which is used up. `carry` is the gradient of the state after the last step (0: none); it

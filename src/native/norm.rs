@@ -108,7 +108,7 @@ pub fn norm_forward(
 
 fn forward<B: Place>(backend: &B, layer: Handle, [x, scale]: [Handle; 2], mode: &Mode) -> Checked<Packed> {
     expect_room()?;
-    let (output, bytes) = lend(|registry| {
+    let output = lend(|registry| {
         let NormLayer { spec, tensors } = registry.value(layer)?;
         let x = registry.tensor(backend, "input", x)?;
         let first = mode.first_step;
@@ -150,7 +150,7 @@ fn forward<B: Place>(backend: &B, layer: Handle, [x, scale]: [Handle; 2], mode: 
                 }))
             }
         };
-        let output = backend.norm_forward(&NormForward {
+        backend.norm_forward(&NormForward {
             spec,
             grid,
             x,
@@ -159,11 +159,10 @@ fn forward<B: Place>(backend: &B, layer: Handle, [x, scale]: [Handle; 2], mode: 
             scale: scale.as_deref(),
             statistics,
             record: mode.record,
-        })?;
-        Ok((output, x.bytes()))
+        })
     })?;
     let y = insert_tensor(backend, output.y);
-    Ok(packed([y, insert_saved_of(backend, output.saved, bytes)], [0, 0]))
+    Ok(packed([y, insert_saved_of(backend, output.saved, layer)], [0, 0]))
 }
 
 /// Backward of a saved forward, which is used up. The parameters' gradients are added to those given, and those that
