@@ -261,24 +261,22 @@ mod tests {
             let small = [n, 1, height, width];
             let state = (!starts_anew).then(|| noise(seed + 3, &small, narrow));
             let carry = (!ends).then(|| noise(seed + 4, &small, narrow));
-            let run = |tiny: bool| {
-                let weight = copy_of(&weight).expect("copies");
+            let run = |tiny: bool| -> Result<[CpuTensor; 5]> {
+                let weight = copy_of(&weight)?;
                 let call = NeuNormForward {
                     spec: &spec, grid, x: &x, weight: &weight, state: state.as_ref(), record: true,
                 };
                 with_float!(dtype, E => {
-                    let output = if tiny { forward::<E>(&call) } else { neu_norm::forward::<E>(&call) };
-                    let output = output.expect("runs");
+                    let output = if tiny { forward::<E>(&call) } else { neu_norm::forward::<E>(&call) }?;
                     let saved = output.saved.expect("recorded");
                     // An optimiser may step in between.
-                    fill(&weight, 99.0).expect("fills");
+                    fill(&weight, 99.0)?;
                     let grads = if tiny {
                         backward::<E>(&saved, &dy, carry.as_ref())
                     } else {
                         neu_norm::backward::<E>(&saved, &dy, carry.as_ref())
-                    };
-                    let grads = grads.expect("runs");
-                    [output.y, output.state, grads.dx, grads.weight, grads.state]
+                    }?;
+                    Ok([output.y, output.state, grads.dx, grads.weight, grads.state])
                 })
             };
             let tolerance = match dtype {
@@ -288,7 +286,8 @@ mod tests {
                 _ => 1.0 / 64.0,
             };
             let names = ["y", "state", "dx", "dw", "gradient of the state"];
-            for ((what, got), expected) in names.iter().zip(run(true)).zip(run(false)) {
+            let (tiny, general) = (run(true).expect("runs"), run(false).expect("runs"));
+            for ((what, got), expected) in names.iter().zip(tiny).zip(general) {
                 prop_assert_eq!(&got.shape, &expected.shape, "{}", what);
                 let (got, expected) = (read_f64(&got).expect("reads"), read_f64(&expected).expect("reads"));
                 for (got, expected) in got.iter().zip(&expected) {
