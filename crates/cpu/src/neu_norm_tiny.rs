@@ -32,28 +32,27 @@ fn groups(s: usize) -> impl Iterator<Item = Group> {
 }
 
 impl Group {
-    /// Runs `f` for each of its pixels; a whole group is a loop of known length.
+    /// Its values of a row, which are then arithmetic on registers; 0 past the end.
     #[inline(always)]
-    fn each(self, mut f: impl FnMut(usize)) {
+    fn load<E: Copy + Default>(self, data: &[E], row: usize, s: usize) -> [E; GROUP] {
+        let mut values = [E::default(); GROUP];
+        let data = &data[row * s + self.p0..];
         if self.p == GROUP {
-            for i in 0..GROUP {
-                f(i);
-            }
+            values.copy_from_slice(&data[..GROUP]);
         } else {
-            for i in 0..self.p {
-                f(i);
-            }
+            values[..self.p].copy_from_slice(&data[..self.p]);
         }
+        values
     }
 
     #[inline(always)]
-    fn of<E>(self, data: &[E], row: usize, s: usize) -> &[E] {
-        &data[row * s + self.p0..][..self.p]
-    }
-
-    #[inline(always)]
-    fn of_mut<E>(self, data: &mut [E], row: usize, s: usize) -> &mut [E] {
-        &mut data[row * s + self.p0..][..self.p]
+    fn store<E: Copy>(self, values: &[E; GROUP], data: &mut [E], row: usize, s: usize) {
+        let data = &mut data[row * s + self.p0..];
+        if self.p == GROUP {
+            data[..GROUP].copy_from_slice(values);
+        } else {
+            data[..self.p].copy_from_slice(&values[..self.p]);
+        }
     }
 }
 
@@ -75,22 +74,24 @@ vectorized! {
             for group in groups(s) {
                 let mut total = [E::Acc::default(); GROUP];
                 for c in 0..channels {
-                    let x = group.of(x, n * channels + c, s);
-                    group.each(|i| total[i] += x[i].load());
+                    let x = group.load(x, n * channels + c, s);
+                    for i in 0..GROUP {
+                        total[i] += x[i].load();
+                    }
                 }
-                let mut now = [E::Acc::default(); GROUP];
-                if let Some(initial) = initial {
-                    now[..group.p].copy_from_slice(group.of(initial, n, s));
+                let mut now = initial.map_or([E::Acc::default(); GROUP], |initial| group.load(initial, n, s));
+                for i in 0..GROUP {
+                    now[i] = keep * now[i] + gain * total[i];
                 }
-                for (now, total) in now.iter_mut().zip(total) {
-                    *now = keep * *now + gain * total;
-                }
-                group.of_mut(state, n, s).copy_from_slice(&now[..group.p]);
+                group.store(&now, state, n, s);
                 for c in 0..channels {
-                    let x = group.of(x, n * channels + c, s);
-                    let w = group.of(weight, if spec.shared { 0 } else { c }, s);
-                    let y = group.of_mut(y, n * channels + c, s);
-                    group.each(|i| y[i] = E::store(x[i].load() - w[i] * now[i]));
+                    let x = group.load(x, n * channels + c, s);
+                    let w = group.load(weight, if spec.shared { 0 } else { c }, s);
+                    let mut out = [E::default(); GROUP];
+                    for i in 0..GROUP {
+                        out[i] = E::store(x[i].load() - w[i] * now[i]);
+                    }
+                    group.store(&out, y, n * channels + c, s);
                 }
             }
         }
@@ -153,35 +154,37 @@ vectorized! {
         weight_grad.fill(E::Acc::default());
         for n in 0..samples {
             for group in groups(s) {
-                let mut now = [E::Acc::default(); GROUP];
-                now[..group.p].copy_from_slice(group.of(state, n, s));
+                let now = group.load(state, n, s);
                 let mut total = [E::Acc::default(); GROUP];
                 for c in 0..channels {
                     let row = if spec.shared { 0 } else { c };
-                    let w = group.of(weight, row, s);
-                    let dw = group.of_mut(weight_grad, row, s);
-                    let dy = group.of(dy, n * channels + c, s);
-                    group.each(|i| {
+                    let w = group.load(weight, row, s);
+                    let dy = group.load(dy, n * channels + c, s);
+                    let mut dw = group.load(weight_grad, row, s);
+                    for i in 0..GROUP {
                         let g = dy[i].load();
                         total[i] += w[i] * g;
                         dw[i] -= g * now[i];
-                    });
+                    }
+                    group.store(&dw, weight_grad, row, s);
                 }
                 // δ = −Σ w·dy + (gradient that came from later steps), which is carried on times k.
-                let mut delta = [E::Acc::default(); GROUP];
-                if let Some(carried) = carried {
-                    delta[..group.p].copy_from_slice(group.of(carried, n, s));
-                }
-                for (delta, total) in delta.iter_mut().zip(total) {
-                    *delta -= total;
+                let mut delta = carried.map_or([E::Acc::default(); GROUP], |carried| group.load(carried, n, s));
+                for i in 0..GROUP {
+                    delta[i] -= total[i];
                 }
                 for c in 0..channels {
-                    let dy = group.of(dy, n * channels + c, s);
-                    let dx = group.of_mut(dx, n * channels + c, s);
-                    group.each(|i| dx[i] = E::store(dy[i].load() + gain * delta[i]));
+                    let dy = group.load(dy, n * channels + c, s);
+                    let mut out = [E::default(); GROUP];
+                    for i in 0..GROUP {
+                        out[i] = E::store(dy[i].load() + gain * delta[i]);
+                    }
+                    group.store(&out, dx, n * channels + c, s);
                 }
-                let state_grad = group.of_mut(state_grad, n, s);
-                group.each(|i| state_grad[i] = delta[i] * keep);
+                for delta in &mut delta {
+                    *delta *= keep;
+                }
+                group.store(&delta, state_grad, n, s);
             }
         }
     }

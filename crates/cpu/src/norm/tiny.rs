@@ -85,6 +85,25 @@ impl Sum {
     }
 }
 
+/// Writes a function of the values of two rows. A chunk is read whole before it is written: the compiler cannot know
+/// that the rows do not overlap, and would go value by value.
+#[inline(always)]
+fn write_row<E: Element>(a: &[E], b: &[E], out: &mut [E], f: impl Fn(E, E) -> E) {
+    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+    let (out_chunks, out_rest) = out.as_chunks_mut::<LANES>();
+    for ((a, b), out) in a_chunks.iter().zip(b_chunks).zip(out_chunks) {
+        let mut chunk = [E::default(); LANES];
+        for i in 0..LANES {
+            chunk[i] = f(a[i], b[i]);
+        }
+        *out = chunk;
+    }
+    for ((a, b), out) in a_rest.iter().zip(b_rest).zip(out_rest) {
+        *out = f(*a, *b);
+    }
+}
+
 /// Running statistics in place, and how far they move.
 struct Moving<'a, A> {
     mean: &'a mut [A],
@@ -181,9 +200,7 @@ fn forward_blocks<E: Element>(pass: ForwardPass<'_, E>, grid: Grid) {
             let (high, low, gain, shift) = (highs[i], lows[i], gains[i], shifts[i]);
             let rows = Rows { grid, c: c0 + i };
             for (x, y) in rows.of(x).zip(rows.of_mut(y)) {
-                for (x, y) in x.iter().zip(y) {
-                    *y = E::store(((x.load() - high) - low) * gain + shift);
-                }
+                write_row(x, x, y, |x, _| E::store(((x.load() - high) - low) * gain + shift));
             }
         }
     }
@@ -376,9 +393,7 @@ fn backward_blocks<E: Element>(pass: BackwardPass<'_, E>, grid: Grid) -> f64 {
             let (high, low, g, c1, c2) = (highs[i], lows[i], gains[i], firsts[i], seconds[i]);
             let rows = Rows { grid, c: c0 + i };
             for ((x, dy), dx) in rows.of(x).zip(rows.of(dy)).zip(rows.of_mut(dx)) {
-                for ((x, dy), dx) in x.iter().zip(dy).zip(dx) {
-                    *dx = E::store(dy.load() * g - c1 - ((x.load() - high) - low) * c2);
-                }
+                write_row(x, dy, dx, |x, dy| E::store(dy.load() * g - c1 - ((x.load() - high) - low) * c2));
             }
         }
     }
