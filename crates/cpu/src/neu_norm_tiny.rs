@@ -1,5 +1,9 @@
 //! NeuNorm of one time step of a tensor that stays in a core's first-level cache: the formulas of `neu_norm`, without
 //! strips and tasks, which would cost more than the arithmetic. Pixels go in groups whose sums stay in registers.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "arrays of one length, side by side: an index reads better than zips of five"
+)]
 
 use spikenorm_core::{Grid, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, NeuNormSpec, Result};
 

@@ -2,6 +2,10 @@
 //! 's' meets it thousands of times a second. There, tiles, tasks and vectors of coefficients cost more than the
 //! arithmetic: this is one loop over the channels, which sums, moves the running statistics and writes, and allocates
 //! nothing but what it returns. The formulas are those of `spikenorm_core::norm` for T = 1; all sums are in float64.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "arrays of one length, side by side: an index reads better than zips of five"
+)]
 
 use std::sync::Arc;
 
