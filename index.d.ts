@@ -160,13 +160,17 @@ export interface NamedHandle {
 }
 
 /**
- * Backward; `carry` is the gradient of the state after the last step (0: none). Returns
- * `[dx, dw, gradient of the state before the first step]`.
+ * Backward of a saved forward, which is used up. `carry` is the gradient of the state after the last step (0: none); it
+ * becomes that of the state before the first. dw is added to `weight_grad`. Returns dx, and dw and the state's
+ * gradient where they were not given.
  */
-export declare function neuNormBackward(saved: number, dy: number, carry: number): Handles
+export declare function neuNormBackward(saved: number, dy: number, carry: number, weightGrad: number): Packed
 
-/** Forward from `state` (0: zero). Returns `[y, state, saved]`, saved 0 without `record`. */
-export declare function neuNormForward(spec: number, x: number, isMulti: boolean, weight: number, state: number, record: boolean): Handles
+/**
+ * Forward from `state` (0: zero), which becomes the state after the last step. Returns y and saved, which is 0 without
+ * `record`, and the state where there was none.
+ */
+export declare function neuNormForward(spec: number, x: number, isMulti: boolean, weight: number, state: number, record: boolean): Packed
 
 /** Registers a specification. */
 export declare function neuNormSpec(channels: number, height: number, width: number, channelsLast: boolean, k: number, shared: boolean): number
@@ -196,10 +200,11 @@ export declare function neuronForward(spec: number, x: number, isMulti: boolean,
 export declare function neuronSpec(config: NeuronConfig): number
 
 /**
- * Backward of a saved forward. Returns `[dx, dweight, dbias, dscale]`, 0 where absent; the gradients of
- * per-step tensors have one row per step of that forward.
+ * Backward of a saved forward, which is used up. The parameters' gradients are added to those given, and those that
+ * are not (0) are returned: dx and dweight, dbias and dscale, 0 where absent. A gradient of one row is without the axis
+ * of rows; the others have one row per step of that forward.
  */
-export declare function normBackward(saved: number, dy: number): Handles
+export declare function normBackward(saved: number, dy: number, weightGrad: number, biasGrad: number, scaleGrad: number): Packed
 
 /** `NormSpec` as TypeScript writes it: `'absent' | 'shared' | 'perStep'` for rows. */
 export interface NormConfig {
@@ -217,18 +222,20 @@ export interface NormConfig {
 
 /**
  * Forward. `training` chooses batch statistics and `track` moves the running ones; `momentum` absent means
- * a cumulative average. Returns `[y, saved]`, saved 0 without `record`.
+ * a cumulative average. `scale` is that of time, 0 where absent. Returns y and saved, which is 0 without `record`.
  */
-export declare function normForward(spec: number, x: number, isMulti: boolean, firstStep: number, state: NormState, training: boolean, track: boolean, momentum: number | undefined | null, record: boolean): Handles
+export declare function normForward(layer: number, x: number, scale: number, isMulti: boolean, firstStep: number, training: boolean, track: boolean, momentum: number | undefined | null, record: boolean): Packed
 
-/** Registers a specification. */
-export declare function normSpec(config: NormConfig): number
+/** Registers a layer. */
+export declare function normLayer(config: NormConfig, tensors: NormTensors): number
 
-/** The tensors of a layer, whole: all rows of those that are per step. 0 stands for absent. */
-export interface NormState {
+/**
+ * The tensors of a layer that stay its own all its life, whole: all rows of those that are per step. 0 stands for
+ * absent.
+ */
+export interface NormTensors {
   weight: number
   bias: number
-  scale: number
   runningMean: number
   runningVar: number
   /** num_batches_tracked, one per statistics row. */

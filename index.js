@@ -773,7 +773,7 @@ if (
   }
 }
 
-const { adamStep, addonVersion, avgPool2DBackward, avgPool2DForward, checkAdam, checkDevice, checkSgd, conv2DBackward, conv2DForward, conv2DSpec, crossEntropy, cudaBeginCapture, cudaCancelCapture, cudaDevices, cudaEndCapture, cudaEvent, cudaEventElapsed, cudaEventRecord, cudaEventSynchronize, cudaGraphReplay, cudaReport, cudaStream, cudaSynchronize, cudaUnavailableReason, emptyCache, free, linearBackward, linearForward, linearSpec, loadSafetensors, lossReport, manualSeed, maxPool2DBackward, maxPool2DForward, memoryStats, neuNormBackward, neuNormForward, neuNormSpec, neuronBackward, neuronForward, neuronSpec, normBackward, normForward, normSpec, numThreads, pool2DSpec, randperm, saveSafetensors, setNumThreads, sgdStep, simdLevel, sweep, tensorAccumulate, tensorAdd, tensorCast, tensorCopy, tensorDevice, tensorDevicePointer, tensorDtype, tensorFill, tensorFromBytes, tensorFromDevicePointer, tensorFromNumbers, tensorFull, tensorOverArray, tensorRead, tensorReplace, tensorReshape, tensorRow, tensorShape, tensorSharedBuffer, tensorToDevice, tensorUniform, track } = nativeBinding
+const { adamStep, addonVersion, avgPool2DBackward, avgPool2DForward, checkAdam, checkDevice, checkSgd, conv2DBackward, conv2DForward, conv2DSpec, crossEntropy, cudaBeginCapture, cudaCancelCapture, cudaDevices, cudaEndCapture, cudaEvent, cudaEventElapsed, cudaEventRecord, cudaEventSynchronize, cudaGraphReplay, cudaReport, cudaStream, cudaSynchronize, cudaUnavailableReason, emptyCache, free, linearBackward, linearForward, linearSpec, loadSafetensors, lossReport, manualSeed, maxPool2DBackward, maxPool2DForward, memoryStats, neuNormBackward, neuNormForward, neuNormSpec, neuronBackward, neuronForward, neuronSpec, normBackward, normForward, normLayer, numThreads, pool2DSpec, randperm, saveSafetensors, setNumThreads, sgdStep, simdLevel, sweep, tensorAccumulate, tensorAdd, tensorCast, tensorCopy, tensorDevice, tensorDevicePointer, tensorDtype, tensorFill, tensorFromBytes, tensorFromDevicePointer, tensorFromNumbers, tensorFull, tensorOverArray, tensorRead, tensorReplace, tensorReshape, tensorRow, tensorShape, tensorSharedBuffer, tensorToDevice, tensorUniform, track } = nativeBinding
 export { adamStep }
 export { addonVersion }
 export { avgPool2DBackward }
@@ -817,7 +817,7 @@ export { neuronForward }
 export { neuronSpec }
 export { normBackward }
 export { normForward }
-export { normSpec }
+export { normLayer }
 export { numThreads }
 export { pool2DSpec }
 export { randperm }

@@ -27,7 +27,7 @@ export class CarriedState<Entry extends StatefulEntry<Entry>> {
 
   /** Goes on from the state after a forward; `entry` is `null` where it was not recorded. */
   advance(value: Tensor, entry: Entry | null): void {
-    this.value?.dispose()
+    if (value !== this.value) this.value?.dispose()
     this.value = value
     this.#source = entry
   }
@@ -42,7 +42,9 @@ export class CarriedState<Entry extends StatefulEntry<Entry>> {
    * forward it started from if that one is still pending.
    */
   handBack(entry: Entry, gradient: Tensor, tape: Tape<Entry>): void {
-    this.#setGradient(entry, null)
+    // The native side may have made the one it was given the other.
+    if (this.#gradients.get(entry) === gradient) this.#gradients.delete(entry)
+    else this.#setGradient(entry, null)
     tape.pop()
     if (this.#source === entry) this.#source = null
     const { previous } = entry

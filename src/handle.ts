@@ -42,3 +42,38 @@ export class Handle {
     this.dispose()
   }
 }
+
+/**
+ * What a forward has saved for its backward. It belongs to its layer on the native side, which frees it with the layer at
+ * the latest: this object need not be watched.
+ */
+export class Saved {
+  #id: number
+
+  constructor(id: number) {
+    this.#id = id
+  }
+
+  get id(): number {
+    return this.#id
+  }
+
+  get isDisposed(): boolean {
+    return this.#id === 0
+  }
+
+  /** Frees it once this object has been collected: for one that is in nobody's tape. */
+  watch(): void {
+    if (this.#id !== 0) native.track(this, this.#id)
+  }
+
+  /** Told that a backward has used it up. */
+  forget(): void {
+    this.#id = 0
+  }
+
+  dispose(): void {
+    if (this.#id !== 0) native.free(this.#id)
+    this.#id = 0
+  }
+}

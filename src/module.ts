@@ -4,6 +4,7 @@ import { type Device, parseDevice } from './device.js'
 import { type DType, expectFloatDType, isDType, parameterDType } from './dtype.js'
 import { SpikenormError } from './errors.js'
 import { enableGrad, isRecording } from './grad-mode.js'
+import { Saved } from './handle.js'
 import { type LoadResult, loadIntoModule } from './state-dict.js'
 import type { Tape, TapeEntry } from './tape.js'
 import { type Parameter, Tensor } from './tensor.js'
@@ -45,8 +46,15 @@ export abstract class Module {
    * changed nothing.
    */
   forward(x: Tensor): Tensor {
-    const compute = () => this.computeForward(expectTensor('input', x), isRecording(this.#training))
-    return this.naming(() => (this.#modules.size > 0 ? atomically(this, compute) : compute()))
+    // As `naming` does, without its closure: this is called for every step of every layer.
+    try {
+      const input = expectTensor('input', x)
+      const record = isRecording(this.#training)
+      if (this.#modules.size === 0) return this.computeForward(input, record)
+      return atomically(this, () => this.computeForward(input, record))
+    } catch (thrown) {
+      throw this.#withName(thrown)
+    }
   }
 
   /**
@@ -55,7 +63,11 @@ export abstract class Module {
    * `ERR_NO_FORWARD` when nothing is pending.
    */
   backward(dy: Tensor): Tensor {
-    return this.naming(() => this.computeBackward(expectTensor('dy', dy)))
+    try {
+      return this.computeBackward(expectTensor('dy', dy))
+    } catch (thrown) {
+      throw this.#withName(thrown)
+    }
   }
 
   /**
@@ -79,6 +91,8 @@ export abstract class Module {
             `${this.constructor.name}: vjp: the backward of this forward has been called before`,
           )
         }
+        // Throws where the module has been disposed of, and with it what was saved.
+        for (const parameter of this.parameters()) void parameter.id
         pending = exchange(recorded)
         let isDone = false
         try {
@@ -93,6 +107,8 @@ export abstract class Module {
       return { y, backward }
     } finally {
       recorded = exchange(pending)
+      // Nothing but the closure knows of them any more, and that may be dropped.
+      for (const { saved } of recorded.flat()) if (saved instanceof Saved) saved.watch()
     }
   }
 
@@ -101,8 +117,12 @@ export abstract class Module {
     try {
       return body()
     } catch (thrown) {
-      throw thrown instanceof SpikenormError ? thrown.within(this.constructor.name) : thrown
+      throw this.#withName(thrown)
     }
+  }
+
+  #withName(thrown: unknown): unknown {
+    return thrown instanceof SpikenormError ? thrown.within(this.constructor.name) : thrown
   }
 
   // Modes

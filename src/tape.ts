@@ -1,11 +1,11 @@
 import type { Checkpoint } from './checkpoint.js'
 import { SpikenormError } from './errors.js'
-import type { Handle } from './handle.js'
+import type { Handle, Saved } from './handle.js'
 
 /** What a module keeps of one recorded forward. */
 export interface TapeEntry {
   /** Freed when the entry leaves the tape. */
-  readonly saved?: Handle
+  readonly saved?: Handle | Saved
 }
 
 /** The recorded forwards of a module that have had no backward yet; backward takes the latest first. */

@@ -230,6 +230,11 @@ export class Parameter extends Tensor {
     this.#grad = grad
   }
 
+  /** @internal The native number of the gradient, 0 where there is none: what a backward adds to. */
+  get gradId(): number {
+    return this.#grad === null || this.#grad.isDisposed ? 0 : this.#grad.id
+  }
+
   /** @internal Adds a native gradient, which is taken over or freed. */
   accumulate(gradient: number): void {
     if (this.#grad === null || this.#grad.isDisposed) {

@@ -41,9 +41,9 @@ function grown({ before, after }: Report): string[] {
 }
 
 describe('10,000 steps end with the memory they began with', () => {
-  for (const kind of ['inference', 'training']) {
+  for (const kind of ['inference', 'training', 'abandoned']) {
     for (const style of ['sync', 'async']) {
-      it(`in ${style === 'sync' ? 'a synchronous' : 'an asynchronous'} ${kind} loop`, async () => {
+      it(`in ${style === 'sync' ? 'a synchronous' : 'an asynchronous'} loop: ${kind}`, async () => {
         const report = await run(kind, style)
         expect(grown(report)).toEqual([])
         expect(report.most.tensors).toBeLessThan(MEMORY.peakBytes)

@@ -42,8 +42,8 @@ export interface NapiRow {
   direction: Direction | null
   /** µs per call */
   time: Timing
-  /** µs per time step of the same arithmetic in one multi-step call; what is left of `time` is the call itself */
-  inOneCall: Timing | null
+  /** µs per call of a layer with one channel: hardly any arithmetic, so the call itself */
+  oneChannel: Timing | null
   peers: Record<string, PeerCell>
 }
 

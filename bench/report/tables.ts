@@ -53,15 +53,15 @@ export function napiTable(rows: NapiRow[]): string {
     { title: 'direction', numeric: false, value: ({ direction }) => direction ?? '' },
     { title: 'µs per call', numeric: true, value: ({ time }) => timeText(time) },
     {
-      title: 'per step in one call',
+      title: 'of one channel',
       numeric: true,
-      value: ({ inOneCall }) => (inOneCall ? short(inOneCall.median) : ''),
+      value: ({ oneChannel }) => (oneChannel ? timeText(oneChannel) : ''),
     },
     {
       title: 'the call itself',
       numeric: true,
-      value: ({ time, inOneCall }) =>
-        inOneCall ? `${Math.max(0, 100 * (1 - inOneCall.median / time.median)).toFixed(0)} %` : '',
+      value: ({ time, oneChannel }) =>
+        oneChannel ? `${Math.min(100, (100 * oneChannel.median) / time.median).toFixed(0)} %` : '',
     },
     ...peersOf(rows).map((name) => ({
       title: `vs ${name}`,
@@ -69,7 +69,11 @@ export function napiTable(rows: NapiRow[]): string {
       value: (row: NapiRow) => speedupText(row.peers[name]),
     })),
   ]
-  return ['[1, 64, 4, 4] float32, one time step a call', renderTable(columns, rows), reasons(rows)]
+  return [
+    '[1, 64, 4, 4] float32, one time step a call, training mode',
+    renderTable(columns, rows),
+    reasons(rows),
+  ]
     .filter(Boolean)
     .join('\n')
 }

@@ -7,10 +7,10 @@ import { CarriedState, type StatefulEntry } from '../carried-state.js'
 import { type Checkpoint, combined } from '../checkpoint.js'
 import type { Device } from '../device.js'
 import type { DType } from '../dtype.js'
-import { Handle } from '../handle.js'
+import { Handle, Saved } from '../handle.js'
 import { isInitialising } from '../initialisation.js'
 import { type Conversion, conversionOf, Module, type StepMode } from '../module.js'
-import { native } from '../native.js'
+import { highOf, lowOf, native, pairOf } from '../native.js'
 import { Tape } from '../tape.js'
 import { newParameter, type Parameter, Tensor } from '../tensor.js'
 import { finiteNumber, placeOfParameters, wholeNumber } from './arguments.js'
@@ -32,7 +32,7 @@ export interface NeuNormOptions {
 }
 
 interface Entry extends StatefulEntry<Entry> {
-  readonly saved: Handle
+  readonly saved: Saved
 }
 
 /**
@@ -94,28 +94,33 @@ export class NeuNorm extends Module {
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {
-    const state = this.#state.value?.id ?? 0
-    const [y, next, saved] = native.neuNormForward(
+    const { value } = this.#state
+    const packed = native.neuNormForward(
       this.#spec.id,
       x.id,
       this.stepMode === 'm',
       this.#w.id,
-      state,
+      value?.id ?? 0,
       record,
-    ) as [number, number, number]
-    const entry = saved === 0 ? null : { saved: new Handle(saved), previous: this.#state.source }
+    )
+    const made = pairOf(packed, 0)
+    const saved = highOf(made)
+    const entry = saved === 0 ? null : { saved: new Saved(saved), previous: this.#state.source }
     if (entry) this.#tape.push(entry)
-    this.#state.advance(new Tensor(next), entry)
-    return new Tensor(y)
+    this.#state.advance(value ?? new Tensor(lowOf(pairOf(packed, 1))), entry)
+    return new Tensor(lowOf(made))
   }
 
   protected override computeBackward(dy: Tensor): Tensor {
     const entry = this.#tape.latest()
-    const carry = this.#state.gradientOf(entry)?.id ?? 0
-    const [dx, w, state] = native.neuNormBackward(entry.saved.id, dy.id, carry) as [number, number, number]
-    this.#state.handBack(entry, new Tensor(state), this.#tape)
-    this.#w.accumulate(w)
-    return new Tensor(dx)
+    const carried = this.#state.gradientOf(entry)
+    const packed = native.neuNormBackward(entry.saved.id, dy.id, carried?.id ?? 0, this.#w.gradId)
+    entry.saved.forget()
+    this.#state.handBack(entry, carried ?? new Tensor(lowOf(pairOf(packed, 1))), this.#tape)
+    const made = pairOf(packed, 0)
+    const w = highOf(made)
+    if (w !== 0) this.#w.accumulate(w)
+    return new Tensor(lowOf(made))
   }
 
   /** State to 0; pending forwards are dropped. */

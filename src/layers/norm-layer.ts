@@ -5,9 +5,9 @@
 import { type Checkpoint, checkpointOf, combined } from '../checkpoint.js'
 import type { Device } from '../device.js'
 import type { DType } from '../dtype.js'
-import { Handle } from '../handle.js'
+import { Handle, Saved } from '../handle.js'
 import { type Conversion, conversionOf, Module, type StepMode } from '../module.js'
-import { native } from '../native.js'
+import { highOf, lowOf, native, pairOf } from '../native.js'
 import { Tape } from '../tape.js'
 import { full, newParameter, Parameter, Tensor, type TensorOptions } from '../tensor.js'
 import { finiteNumber, placeOfParameters, wholeNumber } from './arguments.js'
@@ -55,9 +55,11 @@ export interface NormConfig {
 }
 
 interface Entry {
-  saved: Handle
+  saved: Saved
   /** Step index of the forward's first step. */
   firstStep: number
+  /** How many there were, where that matters: for layers with rows per step. */
+  steps: number
 }
 
 /** A tensor `[rows, C]` and the tensors of the state dict that are its rows. */
@@ -86,7 +88,7 @@ export abstract class NormLayer extends Module {
 
   readonly #preset: NormPreset
   readonly #initialWeight: number
-  readonly #spec: Handle
+  readonly #native: Handle
   readonly #T: number
   readonly #tape = new Tape<Entry>()
   readonly #weight: Stack<Parameter> | undefined
@@ -118,19 +120,6 @@ export abstract class NormLayer extends Module {
       weight: this.affine ? preset.weight : 'absent',
       bias: this.affine ? preset.bias : 'absent',
     } as const
-    this.#spec = new Handle(
-      native.normSpec({
-        spatial: config.spatial,
-        channels: this.numFeatures,
-        channelsLast: this.channelsLast,
-        steps: this.#T,
-        statistics: preset.statistics,
-        weight: rows.weight,
-        bias: rows.bias,
-        timeScale: preset.timeScale,
-        eps: this.eps,
-      }),
-    )
     const C = this.numFeatures
     if (preset.timeScale) {
       this.#scale = this.registerParameter('scale', newParameter([this.#T], 1, place))
@@ -149,6 +138,25 @@ export abstract class NormLayer extends Module {
         Tensor,
       )
     }
+    const own = {
+      weight: this.#weight?.base.id ?? 0,
+      bias: this.#bias?.base.id ?? 0,
+      runningMean: this.#runningMean?.base.id ?? 0,
+      runningVar: this.#runningVar?.base.id ?? 0,
+      counters: this.#counters?.base.id ?? 0,
+    }
+    const spec = {
+      spatial: config.spatial,
+      channels: this.numFeatures,
+      channelsLast: this.channelsLast,
+      steps: this.#T,
+      statistics: preset.statistics,
+      weight: rows.weight,
+      bias: rows.bias,
+      timeScale: preset.timeScale,
+      eps: this.eps,
+    }
+    this.#native = new Handle(native.normLayer(spec, own))
   }
 
   /** Makes a stack and registers its rows by PyTorch's names: `weight`, or `bn_list.{t}.weight` per step. */
@@ -196,38 +204,52 @@ export abstract class NormLayer extends Module {
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {
     const isMulti = this.stepMode === 'm'
-    const [y, saved] = native.normForward(
-      this.#spec.id,
-      x.id,
-      isMulti,
-      this.#step,
-      {
-        weight: this.#weight?.base.id ?? 0,
-        bias: this.#bias?.base.id ?? 0,
-        scale: this.#scale?.id ?? 0,
-        runningMean: this.#runningMean?.base.id ?? 0,
-        runningVar: this.#runningVar?.base.id ?? 0,
-        counters: this.#counters?.base.id ?? 0,
-      },
-      this.training,
-      this.trackRunningStats,
-      this.#momentum,
-      record,
-    ) as [number, number]
     const firstStep = this.#step
-    if (this.#preset.statistics === 'perStep') this.#step += isMulti ? (x.shape[0] as number) : 1
-    if (saved !== 0) this.#tape.push({ saved: new Handle(saved), firstStep })
-    return new Tensor(y)
+    const made = pairOf(
+      native.normForward(
+        this.#native.id,
+        x.id,
+        this.#scale?.id ?? 0,
+        isMulti,
+        firstStep,
+        this.training,
+        this.trackRunningStats,
+        this.#momentum,
+        record,
+      ),
+      0,
+    )
+    const isPerStep = this.#preset.statistics === 'perStep'
+    const steps = isPerStep && isMulti ? (x.shape[0] as number) : 1
+    if (isPerStep) this.#step = firstStep + steps
+    const saved = highOf(made)
+    if (saved !== 0) this.#tape.push({ saved: new Saved(saved), firstStep, steps })
+    return new Tensor(lowOf(made))
   }
 
   protected override computeBackward(dy: Tensor): Tensor {
-    const { saved, firstStep } = this.#tape.latest()
-    const [dx, weight, bias, scale] = native.normBackward(saved.id, dy.id) as [number, number, number, number]
+    const entry = this.#tape.latest()
+    const { saved } = entry
+    const weight = onlyRow(this.#weight, entry)
+    const bias = onlyRow(this.#bias, entry)
+    const packed = native.normBackward(
+      saved.id,
+      dy.id,
+      weight?.gradId ?? 0,
+      bias?.gradId ?? 0,
+      this.#scale?.gradId ?? 0,
+    )
+    saved.forget()
     this.#tape.pop()
-    accumulateRows(this.#weight, weight, firstStep)
-    accumulateRows(this.#bias, bias, firstStep)
-    if (this.#scale && scale !== 0) this.#scale.accumulate(scale)
-    return new Tensor(dx)
+    // What has been added to a gradient is not returned.
+    const made = pairOf(packed, 0)
+    takeGradient(this.#weight, weight, highOf(made), entry)
+    const rest = pairOf(packed, 1)
+    if (rest !== 0) {
+      takeGradient(this.#bias, bias, lowOf(rest), entry)
+      if (highOf(rest) !== 0) this.#scale?.accumulate(highOf(rest))
+    }
+    return new Tensor(lowOf(made))
   }
 
   /** Step index to 0; pending forwards are dropped. Statistics and parameters stay. */
@@ -295,18 +317,31 @@ export abstract class NormLayer extends Module {
     for (const stack of [this.#weight, this.#bias, this.#runningMean, this.#runningVar, this.#counters]) {
       stack?.base.dispose()
     }
-    this.#spec.dispose()
+    this.#native.dispose()
   }
 }
 
-/** Adds a native gradient `[rows, C]` to the parameters it belongs to, from row `firstStep` on where per step. */
-function accumulateRows(stack: Stack<Parameter> | undefined, gradient: number, firstStep: number): void {
+/** The parameter that a forward's gradient belongs to, where it is one. */
+function onlyRow(stack: Stack<Parameter> | undefined, { firstStep, steps }: Entry): Parameter | undefined {
+  if (!stack) return undefined
+  if (stack.rows.length === 1) return stack.rows[0]
+  return steps === 1 ? stack.rows[firstStep] : undefined
+}
+
+/** Takes over a native gradient: that of `only`, or `[steps, C]` for the parameters of the forward's steps. */
+function takeGradient(
+  stack: Stack<Parameter> | undefined,
+  only: Parameter | undefined,
+  gradient: number,
+  { firstStep, steps }: Entry,
+): void {
   if (!stack || gradient === 0) return
-  const isPerStep = stack.rows.length > 1
-  const count = isPerStep ? (native.tensorShape(gradient)[0] as number) : 1
-  for (let row = 0; row < count; row++) {
-    const parameter = stack.rows[isPerStep ? firstStep + row : 0]
-    parameter?.accumulate(native.tensorRow(gradient, row))
+  if (only) {
+    only.accumulate(gradient)
+    return
+  }
+  for (let row = 0; row < steps; row++) {
+    stack.rows[firstStep + row]?.accumulate(native.tensorRow(gradient, row))
   }
   native.free(gradient)
 }

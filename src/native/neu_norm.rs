@@ -1,13 +1,17 @@
 //! NeuNorm for JavaScript.
 
+use napi::Env;
 use napi_derive::napi;
 use spikenorm_core::{NeuNormForward, NeuNormSaved, NeuNormSpec};
 
 use crate::device::{Place, on_device};
 use crate::error::{Checked, Result, face};
-use crate::handles::{Handle, device_of, get, insert, insert_saved, insert_tensor, optional_tensor, tensor};
-use crate::norm::{layout, step_mode};
-use crate::tensor::{Handles, expect_gradient, expect_parameter_dtype};
+use crate::handles::{
+    Handle, Packed, device_of, expect_room, insert, insert_optional, insert_saved_of, insert_tensor, lend,
+    packed, put_tensor, remove,
+};
+use crate::norm::{accumulate, layout, step_mode};
+use crate::tensor::{expect_gradient, expect_parameter_dtype};
 
 /// Registers a specification.
 #[napi]
@@ -31,7 +35,8 @@ pub fn neu_norm_spec(
     })
 }
 
-/// Forward from `state` (0: zero). Returns `[y, state, saved]`, saved 0 without `record`.
+/// Forward from `state` (0: zero), which becomes the state after the last step. Returns y and saved, which is 0 without
+/// `record`, and the state where there was none.
 #[napi]
 pub fn neu_norm_forward(
     spec: u32,
@@ -40,7 +45,7 @@ pub fn neu_norm_forward(
     weight: u32,
     state: u32,
     record: bool,
-) -> Result<Handles> {
+) -> Result<Packed> {
     face(
         || on_device!(device_of(x)?, backend => forward(backend, spec, x, is_multi, [weight, state], record)),
     )
@@ -53,47 +58,57 @@ fn forward<B: Place>(
     is_multi: bool,
     [weight, state]: [Handle; 2],
     record: bool,
-) -> Checked<Handles> {
-    let spec = get(spec, |spec: &NeuNormSpec| Ok(spec.clone()))?;
-    let (x, weight) = (tensor(backend, "input", x)?, tensor(backend, "w", weight)?);
-    let state = optional_tensor(backend, "state carried over", state)?;
-    let grid = spec.grid(&x.shape, step_mode(is_multi), state.as_ref().map(|state| &*state.shape))?;
-    expect_parameter_dtype("w", &weight, x.dtype)?;
-    if let Some(state) = &state {
-        state.expect_dtype("state carried over", x.dtype.parameter())?;
-    }
-    let output = backend.neu_norm_forward(&NeuNormForward {
-        spec: &spec,
-        grid,
-        x: &x,
-        weight: &weight,
-        state: state.as_ref(),
-        record,
+) -> Checked<Packed> {
+    expect_room()?;
+    let output = lend(|registry| {
+        let spec: &NeuNormSpec = registry.value(spec)?;
+        let x = registry.tensor(backend, "input", x)?;
+        let weight = registry.tensor(backend, "w", weight)?;
+        let state = registry.optional_tensor(backend, "state carried over", state)?;
+        let grid = spec.grid(&x.shape, step_mode(is_multi), state.map(|state| &*state.shape))?;
+        expect_parameter_dtype("w", weight, x.dtype)?;
+        if let Some(state) = state {
+            state.expect_dtype("state carried over", x.dtype.parameter())?;
+        }
+        backend.neu_norm_forward(&NeuNormForward { spec, grid, x, weight, state, record })
     })?;
-    Ok(vec![
-        insert_tensor(backend, output.y),
-        insert_tensor(backend, output.state),
-        insert_saved(backend, output.saved),
-    ])
+    let state = put_tensor(backend, state, output.state)?;
+    let y = insert_tensor(backend, output.y);
+    Ok(packed([y, insert_saved_of(backend, output.saved, spec)], [state, 0]))
 }
 
-/// Backward; `carry` is the gradient of the state after the last step (0: none). Returns
-/// `[dx, dw, gradient of the state before the first step]`.
+/// Backward of a saved forward, which is used up. `carry` is the gradient of the state after the last step (0: none); it
+/// becomes that of the state before the first. dw is added to `weight_grad`. Returns dx, and dw and the state's
+/// gradient where they were not given.
 #[napi]
-pub fn neu_norm_backward(saved: u32, dy: u32, carry: u32) -> Result<Handles> {
-    face(|| on_device!(device_of(saved)?, backend => backward(backend, saved, dy, carry)))
+pub fn neu_norm_backward(env: Env, saved: u32, dy: u32, carry: u32, weight_grad: u32) -> Result<Packed> {
+    face(|| {
+        let packed =
+            on_device!(device_of(saved)?, backend => backward(backend, saved, dy, carry, weight_grad))?;
+        remove(&env, saved);
+        Ok(packed)
+    })
 }
 
-fn backward<B: Place>(backend: &B, saved: Handle, dy: Handle, carry: Handle) -> Checked<Handles> {
-    let dy = tensor(backend, "dy", dy)?;
-    let carry = optional_tensor(backend, "gradient carried over", carry)?;
-    let grads = get(saved, |saved: &NeuNormSaved<B::Memory>| {
-        expect_gradient(&dy, &saved.input_shape, saved.input_dtype)?;
-        backend.neu_norm_backward(saved, &dy, carry.as_ref())
+fn backward<B: Place>(
+    backend: &B,
+    saved: Handle,
+    dy: Handle,
+    carry: Handle,
+    weight_grad: Handle,
+) -> Checked<Packed> {
+    expect_room()?;
+    let (dx, state, [weight]) = lend(|registry| {
+        let saved: &NeuNormSaved<B::Memory> = registry.value(saved)?;
+        let dy = registry.tensor(backend, "dy", dy)?;
+        let carry = registry.optional_tensor(backend, "gradient carried over", carry)?;
+        expect_gradient(dy, &saved.input_shape, saved.input_dtype)?;
+        let grads = backend.neu_norm_backward(saved, dy, carry)?;
+        let mut fresh = [Some(grads.weight)];
+        accumulate(backend, registry, &mut fresh, [weight_grad])?;
+        Ok((grads.dx, grads.state, fresh))
     })?;
-    Ok(vec![
-        insert_tensor(backend, grads.dx),
-        insert_tensor(backend, grads.weight),
-        insert_tensor(backend, grads.state),
-    ])
+    let state = put_tensor(backend, carry, state)?;
+    let dx = insert_tensor(backend, dx);
+    Ok(packed([dx, insert_optional(backend, weight)], [state, 0]))
 }

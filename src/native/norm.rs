@@ -1,5 +1,8 @@
 //! The twelve batch norms for JavaScript.
 
+use std::borrow::Cow;
+
+use napi::Env;
 use napi_derive::napi;
 use spikenorm_core::norm::{Layout, NormForward, NormSaved, NormSpec, Rows, RunningUpdate, Statistics};
 use spikenorm_core::{StepMode, Tensor, bail};
@@ -7,9 +10,10 @@ use spikenorm_core::{StepMode, Tensor, bail};
 use crate::device::{Place, on_device};
 use crate::error::{Checked, Result, face};
 use crate::handles::{
-    Handle, device_of, get, insert, insert_optional, insert_saved, insert_tensor, optional_tensor, tensor,
+    Handle, Packed, Registry, device_of, expect_room, insert, insert_optional, insert_saved_of,
+    insert_tensor, lend, packed, remove,
 };
-use crate::tensor::{Handles, expect_gradient, expect_parameter_dtype};
+use crate::tensor::{expect_gradient, expect_parameter_dtype};
 
 /// `NormSpec` as TypeScript writes it: `'absent' | 'shared' | 'perStep'` for rows.
 #[napi(object)]
@@ -43,11 +47,29 @@ pub fn step_mode(is_multi: bool) -> StepMode {
     if is_multi { StepMode::Multi } else { StepMode::Single }
 }
 
-/// Registers a specification.
+/// The tensors of a layer that stay its own all its life, whole: all rows of those that are per step. 0 stands for
+/// absent.
+#[napi(object)]
+pub struct NormTensors {
+    pub weight: u32,
+    pub bias: u32,
+    pub running_mean: u32,
+    pub running_var: u32,
+    /// num_batches_tracked, one per statistics row.
+    pub counters: u32,
+}
+
+/// What every call of a layer reads.
+struct NormLayer {
+    spec: NormSpec,
+    tensors: NormTensors,
+}
+
+/// Registers a layer.
 #[napi]
-pub fn norm_spec(config: NormConfig) -> Result<u32> {
+pub fn norm_layer(config: NormConfig, tensors: NormTensors) -> Result<u32> {
     face(|| {
-        Ok(insert(NormSpec {
+        let spec = NormSpec {
             spatial: config.spatial as usize,
             channels: config.channels as usize,
             layout: layout(config.channels_last),
@@ -57,20 +79,9 @@ pub fn norm_spec(config: NormConfig) -> Result<u32> {
             bias: rows(&config.bias)?,
             time_scale: config.time_scale,
             eps: config.eps,
-        }))
+        };
+        Ok(insert(NormLayer { spec, tensors }))
     })
-}
-
-/// The tensors of a layer, whole: all rows of those that are per step. 0 stands for absent.
-#[napi(object)]
-pub struct NormState {
-    pub weight: u32,
-    pub bias: u32,
-    pub scale: u32,
-    pub running_mean: u32,
-    pub running_var: u32,
-    /// num_batches_tracked, one per statistics row.
-    pub counters: u32,
 }
 
 /// How a forward is to be run.
@@ -84,99 +95,149 @@ struct Mode {
 }
 
 /// Forward. `training` chooses batch statistics and `track` moves the running ones; `momentum` absent means
-/// a cumulative average. Returns `[y, saved]`, saved 0 without `record`.
+/// a cumulative average. `scale` is that of time, 0 where absent. Returns y and saved, which is 0 without `record`.
 #[napi]
 pub fn norm_forward(
-    spec: u32,
+    layer: u32,
     x: u32,
+    scale: u32,
     is_multi: bool,
     first_step: u32,
-    state: NormState,
     training: bool,
     track: bool,
     momentum: Option<f64>,
     record: bool,
-) -> Result<Handles> {
+) -> Result<Packed> {
     let mode = Mode { is_multi, first_step: first_step as usize, training, track, momentum, record };
-    face(|| on_device!(device_of(x)?, backend => forward(backend, spec, x, &state, &mode)))
+    face(|| on_device!(device_of(x)?, backend => forward(backend, layer, [x, scale], &mode)))
 }
 
-fn forward<B: Place>(
-    backend: &B,
-    spec: Handle,
-    x: Handle,
-    state: &NormState,
-    mode: &Mode,
-) -> Checked<Handles> {
-    let spec = get(spec, |spec: &NormSpec| Ok(spec.clone()))?;
-    let x = tensor(backend, "input", x)?;
-    let first = mode.first_step;
-    let grid = spec.grid(&x.shape, step_mode(mode.is_multi), first)?;
-    if !x.dtype.is_float() {
-        bail!(Dtype, "input: expected float64, float32, float16 or bfloat16, got {}", x.dtype.name());
-    }
-    // The rows that this call's steps use.
-    let rows_of = |handle: u32, rows: Rows, what: &str| -> Checked<Option<Tensor<B::Memory>>> {
-        let all = optional_tensor(backend, what, handle)?;
-        Ok(all.map(|all| if rows == Rows::PerStep { all.rows(first, grid.t) } else { all }))
-    };
-    let of_call = |handle: u32, rows: Rows, what: &str| -> Checked<Option<Tensor<B::Memory>>> {
-        let rows = rows_of(handle, rows, what)?;
-        rows.iter().try_for_each(|rows| expect_parameter_dtype(what, rows, x.dtype))?;
-        Ok(rows)
-    };
-    let weight = of_call(state.weight, spec.weight, "weight")?;
-    let bias = of_call(state.bias, spec.bias, "bias")?;
-    let scale = of_call(state.scale, Rows::Shared, "scale")?;
-    let running_mean = of_call(state.running_mean, spec.statistics, "running_mean")?;
-    let running_var = of_call(state.running_var, spec.statistics, "running_var")?;
-    let counters = rows_of(state.counters, spec.statistics, "num_batches_tracked")?;
-
-    let running = running_mean.as_ref().zip(running_var.as_ref());
-    let statistics = match running {
-        Some((mean, var)) if !mode.training => Statistics::Running { mean, var },
-        _ => {
-            spec.check_batch_statistics(grid)?;
-            let tracked = if mode.training && mode.track { running.zip(counters.as_ref()) } else { None };
-            let momentum = mode.momentum;
-            Statistics::Batch(tracked.map(|((mean, var), counters)| RunningUpdate {
-                mean,
-                var,
-                counters,
-                momentum,
-            }))
+fn forward<B: Place>(backend: &B, layer: Handle, [x, scale]: [Handle; 2], mode: &Mode) -> Checked<Packed> {
+    expect_room()?;
+    let output = lend(|registry| {
+        let NormLayer { spec, tensors } = registry.value(layer)?;
+        let x = registry.tensor(backend, "input", x)?;
+        let first = mode.first_step;
+        let grid = spec.grid(&x.shape, step_mode(mode.is_multi), first)?;
+        if !x.dtype.is_float() {
+            bail!(Dtype, "input: expected float64, float32, float16 or bfloat16, got {}", x.dtype.name());
         }
-    };
-    let output = backend.norm_forward(&NormForward {
-        spec: &spec,
-        grid,
-        x: &x,
-        weight: weight.as_ref(),
-        bias: bias.as_ref(),
-        scale: scale.as_ref(),
-        statistics,
-        record: mode.record,
+        // The rows that this call's steps use.
+        let rows_of = |handle: u32, rows: Rows, what: &str| -> Checked<Option<Cow<'_, Tensor<B::Memory>>>> {
+            let all = registry.optional_tensor(backend, what, handle)?;
+            let is_part = rows == Rows::PerStep;
+            Ok(all.map(|all| if is_part { Cow::Owned(all.rows(first, grid.t)) } else { Cow::Borrowed(all) }))
+        };
+        let of_call = |handle: u32, rows: Rows, what: &str| {
+            let rows = rows_of(handle, rows, what)?;
+            rows.iter().try_for_each(|rows| expect_parameter_dtype(what, rows, x.dtype))?;
+            Ok(rows)
+        };
+        let weight = of_call(tensors.weight, spec.weight, "weight")?;
+        let bias = of_call(tensors.bias, spec.bias, "bias")?;
+        let scale = of_call(scale, Rows::Shared, "scale")?;
+        let running_mean = of_call(tensors.running_mean, spec.statistics, "running_mean")?;
+        let running_var = of_call(tensors.running_var, spec.statistics, "running_var")?;
+        let counters = rows_of(tensors.counters, spec.statistics, "num_batches_tracked")?;
+
+        let running = running_mean.as_deref().zip(running_var.as_deref());
+        let statistics = match running {
+            Some((mean, var)) if !mode.training => Statistics::Running { mean, var },
+            _ => {
+                spec.check_batch_statistics(grid)?;
+                let moves = mode.training && mode.track;
+                let tracked = if moves { running.zip(counters.as_deref()) } else { None };
+                let momentum = mode.momentum;
+                Statistics::Batch(tracked.map(|((mean, var), counters)| RunningUpdate {
+                    mean,
+                    var,
+                    counters,
+                    momentum,
+                }))
+            }
+        };
+        backend.norm_forward(&NormForward {
+            spec,
+            grid,
+            x,
+            weight: weight.as_deref(),
+            bias: bias.as_deref(),
+            scale: scale.as_deref(),
+            statistics,
+            record: mode.record,
+        })
     })?;
-    Ok(vec![insert_tensor(backend, output.y), insert_saved(backend, output.saved)])
+    let y = insert_tensor(backend, output.y);
+    Ok(packed([y, insert_saved_of(backend, output.saved, layer)], [0, 0]))
 }
 
-/// Backward of a saved forward. Returns `[dx, dweight, dbias, dscale]`, 0 where absent; the gradients of
-/// per-step tensors have one row per step of that forward.
+/// Backward of a saved forward, which is used up. The parameters' gradients are added to those given, and those that
+/// are not (0) are returned: dx and dweight, dbias and dscale, 0 where absent. A gradient of one row is without the axis
+/// of rows; the others have one row per step of that forward.
 #[napi]
-pub fn norm_backward(saved: u32, dy: u32) -> Result<Handles> {
-    face(|| on_device!(device_of(saved)?, backend => backward(backend, saved, dy)))
+pub fn norm_backward(
+    env: Env,
+    saved: u32,
+    dy: u32,
+    weight_grad: u32,
+    bias_grad: u32,
+    scale_grad: u32,
+) -> Result<Packed> {
+    face(|| {
+        let given = [weight_grad, bias_grad, scale_grad];
+        let packed = on_device!(device_of(saved)?, backend => backward(backend, saved, dy, given))?;
+        remove(&env, saved);
+        Ok(packed)
+    })
 }
 
-fn backward<B: Place>(backend: &B, saved: Handle, dy: Handle) -> Checked<Handles> {
-    let dy = tensor(backend, "dy", dy)?;
-    let grads = get(saved, |saved: &NormSaved<B::Memory>| {
-        expect_gradient(&dy, &saved.x.shape, saved.x.dtype)?;
-        backend.norm_backward(saved, &dy)
+fn backward<B: Place>(backend: &B, saved: Handle, dy: Handle, given: [Handle; 3]) -> Checked<Packed> {
+    expect_room()?;
+    let (dx, [weight, bias, scale]) = lend(|registry| {
+        let saved: &NormSaved<B::Memory> = registry.value(saved)?;
+        let dy = registry.tensor(backend, "dy", dy)?;
+        expect_gradient(dy, &saved.x.shape, saved.x.dtype)?;
+        let grads = backend.norm_backward(saved, dy)?;
+        let mut fresh = [without_rows(grads.weight), without_rows(grads.bias), grads.scale];
+        accumulate(backend, registry, &mut fresh, given)?;
+        Ok((grads.dx, fresh))
     })?;
-    Ok(vec![
-        insert_tensor(backend, grads.dx),
-        insert_optional(backend, grads.weight),
-        insert_optional(backend, grads.bias),
-        insert_optional(backend, grads.scale),
-    ])
+    let dx = insert_tensor(backend, dx);
+    let [weight, bias, scale] = [weight, bias, scale].map(|grad| insert_optional(backend, grad));
+    Ok(packed([dx, weight], [bias, scale]))
+}
+
+fn without_rows<M>(gradient: Option<Tensor<M>>) -> Option<Tensor<M>> {
+    gradient.map(|mut gradient| {
+        if gradient.shape[0] == 1 {
+            gradient.shape.remove(0);
+        }
+        gradient
+    })
+}
+
+/// Adds fresh gradients to those of the handles given (0: none); what is left is new. All are checked before the
+/// first one changes.
+pub fn accumulate<B: Place, const N: usize>(
+    backend: &B,
+    registry: &Registry,
+    fresh: &mut [Option<Tensor<B::Memory>>; N],
+    given: [Handle; N],
+) -> Checked<()> {
+    let mut targets = [None; N];
+    for ((target, handle), fresh) in targets.iter_mut().zip(given).zip(&*fresh) {
+        *target = registry.optional_tensor(backend, "grad", handle)?;
+        if let (Some(target), Some(fresh)) = (&target, fresh) {
+            target.expect_shape("grad", &fresh.shape)?;
+            target.expect_dtype("grad", fresh.dtype)?;
+        }
+    }
+    for (target, fresh) in targets.into_iter().zip(fresh) {
+        if let Some(target) = target
+            && let Some(fresh) = fresh.take()
+        {
+            backend.accumulate(target, &fresh)?;
+        }
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 // Run by memory.test.ts in a process of its own: 10,000 steps of a small net that never calls dispose(), and what
 // memory looked like after a warm-up and at the end. Prints one line of JSON.
 //
-//   node --expose-gc --import tsx memory-loop.ts inference|training|forgotten sync|async
+//   node --expose-gc --import tsx memory-loop.ts inference|training|abandoned|forgotten sync|async
 
 import {
   BatchNorm2d,
@@ -51,6 +51,12 @@ function step(): void {
   if (kind === 'forgotten') {
     // The planted leak: recorded, and never popped. BNTT would run out of steps, so it is left out.
     net.parts.bn?.forward(x)
+    return
+  }
+  if (kind === 'abandoned') {
+    // What a forward has saved goes with its layer, though nobody calls backward, reset or dispose.
+    new BatchNorm2d(C, { stepMode: 'm' }).forward(x)
+    new NeuNorm(C, H, W, { stepMode: 'm' }).forward(x)
     return
   }
   // An inference loop need not reset anything but the step index: eval forwards are not recorded.

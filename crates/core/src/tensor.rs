@@ -53,7 +53,7 @@ impl<M> Tensor<M> {
                 crate::show(shape)
             );
         }
-        Ok(Self { shape: shape.to_vec(), ..self.clone() })
+        Ok(Self { memory: Arc::clone(&self.memory), shape: shape.to_vec(), ..*self })
     }
 
     /// Rows `first .. first + count` of the leading axis, sharing memory.
@@ -61,7 +61,7 @@ impl<M> Tensor<M> {
         let row: usize = self.shape[1..].iter().product();
         let mut shape = self.shape.clone();
         shape[0] = count;
-        Self { offset: self.offset + first * row, shape, ..self.clone() }
+        Self { memory: Arc::clone(&self.memory), offset: self.offset + first * row, shape, ..*self }
     }
 
     pub fn expect_shape(&self, what: &str, shape: &[usize]) -> Result<()> {

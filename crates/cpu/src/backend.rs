@@ -12,7 +12,7 @@ use spikenorm_core::{
 };
 
 use crate::element::{Element, with_float};
-use crate::{HostMemory, kit, neu_norm, neu_norm_channels_last, norm, tensor_ops};
+use crate::{HostMemory, kit, neu_norm, neu_norm_channels_last, neu_norm_tiny, norm, tensor_ops};
 
 pub type CpuTensor = Tensor<HostMemory>;
 
@@ -59,15 +59,25 @@ impl Backend for Cpu {
     }
 
     fn norm_forward(&self, call: &NormForward<'_, HostMemory>) -> Result<NormOutput<HostMemory>> {
-        with_float!(call.x.dtype, E => norm::forward::<E>(call))
+        with_float!(call.x.dtype, E => {
+            if norm::tiny::fits::<E>(call.grid) { norm::tiny::forward::<E>(call) } else { norm::forward::<E>(call) }
+        })
     }
 
     fn norm_backward(&self, saved: &NormSaved<HostMemory>, dy: &CpuTensor) -> Result<NormGrads<HostMemory>> {
-        with_float!(dy.dtype, E => norm::backward::<E>(saved, dy))
+        with_float!(dy.dtype, E => {
+            // What a forward saved does not depend on which way it went.
+            if norm::tiny::fits::<E>(saved.grid) {
+                norm::tiny::backward::<E>(saved, dy)
+            } else {
+                norm::backward::<E>(saved, dy)
+            }
+        })
     }
 
     fn neu_norm_forward(&self, call: &NeuNormForward<'_, HostMemory>) -> Result<NeuNormOutput<HostMemory>> {
         with_float!(call.x.dtype, E => match call.spec.layout {
+            Layout::Contiguous if neu_norm_tiny::fits::<E>(call.grid) => neu_norm_tiny::forward::<E>(call),
             Layout::Contiguous => neu_norm::forward::<E>(call),
             Layout::ChannelsLast => neu_norm_channels_last::forward::<E>(call),
         })
@@ -80,6 +90,9 @@ impl Backend for Cpu {
         carry: Option<&CpuTensor>,
     ) -> Result<NeuNormGrads<HostMemory>> {
         with_float!(dy.dtype, E => match saved.spec.layout {
+            Layout::Contiguous if neu_norm_tiny::fits::<E>(saved.grid) => {
+                neu_norm_tiny::backward::<E>(saved, dy, carry)
+            }
             Layout::Contiguous => neu_norm::backward::<E>(saved, dy, carry),
             Layout::ChannelsLast => neu_norm_channels_last::backward::<E>(saved, dy, carry),
         })

@@ -11,6 +11,7 @@ mod matmul;
 mod memory;
 mod neu_norm;
 mod neu_norm_channels_last;
+mod neu_norm_tiny;
 mod norm;
 mod parallel;
 mod pool;

@@ -9,6 +9,7 @@ mod small;
 #[cfg(test)]
 mod tests;
 mod tile;
+pub mod tiny;
 
 pub use backward::backward;
 pub use forward::forward;

@@ -1,0 +1,307 @@
+//! NeuNorm of one time step of a tensor that stays in a core's first-level cache: the formulas of `neu_norm`, without
+//! strips and tasks, which would cost more than the arithmetic. Pixels go in groups whose sums stay in registers.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "arrays of one length, side by side: an index reads better than zips of five"
+)]
+
+use spikenorm_core::{Grid, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, NeuNormSpec, Result};
+
+use crate::HostMemory;
+use crate::backend::CpuTensor;
+use crate::element::{Element, Real};
+use crate::memory::Reading;
+use crate::parallel::vectorized;
+use crate::tensor_ops::copy_of;
+
+/// Bytes of an input up to which this is the faster way.
+const TINY_BYTES: usize = 32 << 10;
+/// Pixels of a group: two registers of float32.
+const GROUP: usize = 16;
+
+/// Whether a pass over `grid` is to be done here.
+pub fn fits<E: Element>(grid: Grid) -> bool {
+    grid.t == 1 && grid.n > 0 && grid.c > 0 && grid.s > 0 && grid.len() * size_of::<E>() <= TINY_BYTES
+}
+
+/// Pixels `p0..` of the rows of a sample, a whole group or the rest of one.
+#[derive(Clone, Copy)]
+struct Group {
+    p0: usize,
+    p: usize,
+}
+
+fn groups(s: usize) -> impl Iterator<Item = Group> {
+    (0..s).step_by(GROUP).map(move |p0| Group { p0, p: GROUP.min(s - p0) })
+}
+
+impl Group {
+    /// Its values of a row, which are then arithmetic on registers; 0 past the end.
+    #[inline(always)]
+    fn load<E: Copy + Default>(self, data: &[E], row: usize, s: usize) -> [E; GROUP] {
+        let mut values = [E::default(); GROUP];
+        let data = &data[row * s + self.p0..];
+        if self.p == GROUP {
+            values.copy_from_slice(&data[..GROUP]);
+        } else {
+            values[..self.p].copy_from_slice(&data[..self.p]);
+        }
+        values
+    }
+
+    #[inline(always)]
+    fn store<E: Copy>(self, values: &[E; GROUP], data: &mut [E], row: usize, s: usize) {
+        let data = &mut data[row * s + self.p0..];
+        if self.p == GROUP {
+            data[..GROUP].copy_from_slice(values);
+        } else {
+            data[..self.p].copy_from_slice(&values[..self.p]);
+        }
+    }
+}
+
+struct ForwardPass<'a, E: Element> {
+    spec: &'a NeuNormSpec,
+    grid: Grid,
+    x: &'a [E],
+    weight: &'a [E::Acc],
+    initial: Option<&'a [E::Acc]>,
+    y: &'a mut [E],
+    state: &'a mut [E::Acc],
+}
+
+vectorized! {
+    fn sweep_forward<'a, E: Element>(pass: ForwardPass<'a, E>) {
+        let ForwardPass { spec, grid: Grid { n: samples, c: channels, s, .. }, x, weight, initial, y, state } = pass;
+        let (keep, gain) = (E::Acc::from_f64(spec.k), E::Acc::from_f64(spec.input_gain()));
+        for n in 0..samples {
+            for group in groups(s) {
+                let mut total = [E::Acc::default(); GROUP];
+                for c in 0..channels {
+                    let x = group.load(x, n * channels + c, s);
+                    for i in 0..GROUP {
+                        total[i] += x[i].load();
+                    }
+                }
+                let mut now = initial.map_or([E::Acc::default(); GROUP], |initial| group.load(initial, n, s));
+                for i in 0..GROUP {
+                    now[i] = keep * now[i] + gain * total[i];
+                }
+                group.store(&now, state, n, s);
+                for c in 0..channels {
+                    let x = group.load(x, n * channels + c, s);
+                    let w = group.load(weight, if spec.shared { 0 } else { c }, s);
+                    let mut out = [E::default(); GROUP];
+                    for i in 0..GROUP {
+                        out[i] = E::store(x[i].load() - w[i] * now[i]);
+                    }
+                    group.store(&out, y, n * channels + c, s);
+                }
+            }
+        }
+    }
+}
+
+pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuNormOutput<HostMemory>> {
+    let (spec, grid) = (call.spec, call.grid);
+    let pixels = grid.n * grid.s;
+    let mut y = HostMemory::take(grid.len() * size_of::<E>())?;
+    let mut state = HostMemory::take(pixels * size_of::<E::Acc>())?;
+    let weight_copy = call.record.then(|| copy_of(call.weight)).transpose()?;
+    let (x, weight, initial) = (call.x.memory.read()?, call.weight.memory.read()?, read(call.state)?);
+    sweep_forward(ForwardPass {
+        spec,
+        grid,
+        x: x.slice::<E>(call.x.offset, grid.len()),
+        weight: weight.slice(call.weight.offset, call.weight.len()),
+        initial: values(&initial, call.state),
+        y: &mut y.as_mut_slice::<E>()[..grid.len()],
+        state: &mut state.as_mut_slice::<E::Acc>()[..pixels],
+    });
+    let state = CpuTensor::new(state, &[grid.n, 1, spec.height, spec.width], <E::Acc as Element>::DTYPE);
+    let saved = weight_copy.map(|weight| NeuNormSaved {
+        spec: spec.clone(),
+        grid,
+        input_shape: call.x.shape.clone(),
+        input_dtype: E::DTYPE,
+        weight,
+        states: CpuTensor { shape: vec![1, grid.n, grid.s], ..state.clone() },
+    });
+    Ok(NeuNormOutput { y: CpuTensor::new(y, &call.x.shape, E::DTYPE), state, saved })
+}
+
+fn read(tensor: Option<&CpuTensor>) -> Result<Option<Reading<'_>>> {
+    tensor.map(|tensor| tensor.memory.read()).transpose()
+}
+
+fn values<'a, A: Real>(memory: &'a Option<Reading<'_>>, tensor: Option<&CpuTensor>) -> Option<&'a [A]> {
+    memory.as_ref().zip(tensor).map(|(memory, tensor)| memory.slice(tensor.offset, tensor.len()))
+}
+
+struct BackwardPass<'a, E: Element> {
+    spec: &'a NeuNormSpec,
+    grid: Grid,
+    dy: &'a [E],
+    weight: &'a [E::Acc],
+    state: &'a [E::Acc],
+    carried: Option<&'a [E::Acc]>,
+    dx: &'a mut [E],
+    weight_grad: &'a mut [E::Acc],
+    state_grad: &'a mut [E::Acc],
+}
+
+vectorized! {
+    fn sweep_backward<'a, E: Element>(pass: BackwardPass<'a, E>) {
+        let BackwardPass { spec, grid, dy, weight, state, carried, dx, weight_grad, state_grad } = pass;
+        let Grid { n: samples, c: channels, s, .. } = grid;
+        let (keep, gain) = (E::Acc::from_f64(spec.k), E::Acc::from_f64(spec.input_gain()));
+        weight_grad.fill(E::Acc::default());
+        for n in 0..samples {
+            for group in groups(s) {
+                let now = group.load(state, n, s);
+                let mut total = [E::Acc::default(); GROUP];
+                for c in 0..channels {
+                    let row = if spec.shared { 0 } else { c };
+                    let w = group.load(weight, row, s);
+                    let dy = group.load(dy, n * channels + c, s);
+                    let mut dw = group.load(weight_grad, row, s);
+                    for i in 0..GROUP {
+                        let g = dy[i].load();
+                        total[i] += w[i] * g;
+                        dw[i] -= g * now[i];
+                    }
+                    group.store(&dw, weight_grad, row, s);
+                }
+                // δ = −Σ w·dy + (gradient that came from later steps), which is carried on times k.
+                let mut delta = carried.map_or([E::Acc::default(); GROUP], |carried| group.load(carried, n, s));
+                for i in 0..GROUP {
+                    delta[i] -= total[i];
+                }
+                for c in 0..channels {
+                    let dy = group.load(dy, n * channels + c, s);
+                    let mut out = [E::default(); GROUP];
+                    for i in 0..GROUP {
+                        out[i] = E::store(dy[i].load() + gain * delta[i]);
+                    }
+                    group.store(&out, dx, n * channels + c, s);
+                }
+                for delta in &mut delta {
+                    *delta *= keep;
+                }
+                group.store(&delta, state_grad, n, s);
+            }
+        }
+    }
+}
+
+pub fn backward<E: Element>(
+    saved: &NeuNormSaved<HostMemory>,
+    dy: &CpuTensor,
+    carry: Option<&CpuTensor>,
+) -> Result<NeuNormGrads<HostMemory>> {
+    let (spec, grid) = (&saved.spec, saved.grid);
+    let dtype = <E::Acc as Element>::DTYPE;
+    let (pixels, weights) = (grid.n * grid.s, saved.weight.len());
+    let mut dx = HostMemory::take(grid.len() * size_of::<E>())?;
+    let mut weight_grad = HostMemory::take(weights * size_of::<E::Acc>())?;
+    let mut state_grad = HostMemory::take(pixels * size_of::<E::Acc>())?;
+    let (dy_values, weight) = (dy.memory.read()?, saved.weight.memory.read()?);
+    let (states, carried) = (saved.states.memory.read()?, read(carry)?);
+    sweep_backward(BackwardPass {
+        spec,
+        grid,
+        dy: dy_values.slice::<E>(dy.offset, grid.len()),
+        weight: weight.slice(saved.weight.offset, weights),
+        state: states.slice(saved.states.offset, pixels),
+        carried: values(&carried, carry),
+        dx: &mut dx.as_mut_slice::<E>()[..grid.len()],
+        weight_grad: &mut weight_grad.as_mut_slice::<E::Acc>()[..weights],
+        state_grad: &mut state_grad.as_mut_slice::<E::Acc>()[..pixels],
+    });
+    Ok(NeuNormGrads {
+        dx: CpuTensor::new(dx, &saved.input_shape, E::DTYPE),
+        weight: CpuTensor::new(weight_grad, &spec.weight_shape(), dtype),
+        state: CpuTensor::new(state_grad, &[grid.n, 1, spec.height, spec.width], dtype),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use spikenorm_core::DType;
+
+    use super::*;
+    use crate::backend::Cpu;
+    use crate::element::with_float;
+    use crate::neu_norm;
+    use crate::tensor_ops::{fill, read_f64, write_f64};
+
+    fn noise(seed: u64, shape: &[usize], dtype: DType) -> CpuTensor {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let tensor = Cpu.allocate(shape, dtype).expect("allocates");
+        let values: Vec<f64> = (0..tensor.len())
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+            })
+            .collect();
+        write_f64(&tensor, &values).expect("writes");
+        tensor
+    }
+
+    proptest! {
+        #[test]
+        fn one_step_is_what_the_passes_for_any_size_make_of_it(
+            n in 1usize..4, c in 1usize..9, height in 1usize..6, width in 1usize..9,
+            shared: bool, starts_anew: bool, ends: bool,
+            dtype in prop_oneof![Just(DType::F64), Just(DType::F32), Just(DType::F16), Just(DType::BF16)],
+            seed in 1u64..1000,
+        ) {
+            let narrow = dtype.parameter();
+            let spec = NeuNormSpec { channels: c, height, width, k: 0.7, shared };
+            let grid = Grid { t: 1, n, c, s: height * width };
+            let shape = [n, c, height, width];
+            let (x, dy) = (noise(seed, &shape, dtype), noise(seed + 1, &shape, dtype));
+            let weight = noise(seed + 2, &spec.weight_shape(), narrow);
+            let small = [n, 1, height, width];
+            let state = (!starts_anew).then(|| noise(seed + 3, &small, narrow));
+            let carry = (!ends).then(|| noise(seed + 4, &small, narrow));
+            let run = |tiny: bool| -> Result<[CpuTensor; 5]> {
+                let weight = copy_of(&weight)?;
+                let call = NeuNormForward {
+                    spec: &spec, grid, x: &x, weight: &weight, state: state.as_ref(), record: true,
+                };
+                with_float!(dtype, E => {
+                    let output = if tiny { forward::<E>(&call) } else { neu_norm::forward::<E>(&call) }?;
+                    let saved = output.saved.expect("recorded");
+                    // An optimiser may step in between.
+                    fill(&weight, 99.0)?;
+                    let grads = if tiny {
+                        backward::<E>(&saved, &dy, carry.as_ref())
+                    } else {
+                        neu_norm::backward::<E>(&saved, &dy, carry.as_ref())
+                    }?;
+                    Ok([output.y, output.state, grads.dx, grads.weight, grads.state])
+                })
+            };
+            let tolerance = match dtype {
+                DType::F64 => 1e-12,
+                DType::F32 => 2e-6,
+                DType::F16 => 1.0 / 512.0,
+                _ => 1.0 / 64.0,
+            };
+            let names = ["y", "state", "dx", "dw", "gradient of the state"];
+            let (tiny, general) = (run(true).expect("runs"), run(false).expect("runs"));
+            for ((what, got), expected) in names.iter().zip(tiny).zip(general) {
+                prop_assert_eq!(&got.shape, &expected.shape, "{}", what);
+                let (got, expected) = (read_f64(&got).expect("reads"), read_f64(&expected).expect("reads"));
+                for (got, expected) in got.iter().zip(&expected) {
+                    let error = (got - expected).abs() / expected.abs().max(1.0);
+                    prop_assert!(error <= tolerance, "{what}: expected {expected:e}, got {got:e}");
+                }
+            }
+        }
+    }
+}

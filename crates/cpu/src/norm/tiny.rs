@@ -1,0 +1,643 @@
+//! One time step of a tensor that a core holds in its first-level caches, as an inference or training loop in step mode
+//! 's' meets it thousands of times a second. There, tiles, tasks and vectors of coefficients cost more than the
+//! arithmetic: this is one loop over the channels, which sums, moves the running statistics and writes, and allocates
+//! nothing but what it returns. The formulas are those of `spikenorm_core::norm` for T = 1; all sums are in float64.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "arrays of one length, side by side: an index reads better than zips of five"
+)]
+
+use std::sync::Arc;
+
+use spikenorm_core::norm::{NormForward, NormGrads, NormOutput, NormSaved, Statistics};
+use spikenorm_core::{DType, Grid, Result};
+
+use crate::HostMemory;
+use crate::backend::CpuTensor;
+use crate::element::{Element, Real};
+use crate::memory::Reading;
+use crate::parallel::vectorized;
+use crate::tensor_ops::copy_of;
+
+/// Bytes of an input up to which this is the faster way.
+const TINY_BYTES: usize = 32 << 10;
+/// Independent sums of a row. A shorter row would leave them idle; whole slabs are better there.
+const LANES: usize = 8;
+/// Channels whose sums are taken one after the other before any of them is used: their latencies overlap.
+const BLOCK: usize = 16;
+
+/// Whether a pass over `grid` is to be done here.
+pub fn fits<E: Element>(grid: Grid) -> bool {
+    grid.t == 1 && grid.n > 0 && grid.s >= LANES && grid.len() * size_of::<E>() <= TINY_BYTES
+}
+
+/// The rows of one channel, one per sample.
+#[derive(Clone, Copy)]
+struct Rows {
+    grid: Grid,
+    c: usize,
+}
+
+impl Rows {
+    #[inline(always)]
+    fn of<'a, E>(self, data: &'a [E]) -> impl Iterator<Item = &'a [E]> + use<'a, E> {
+        let Self { grid, c } = self;
+        (0..grid.n).map(move |n| &data[(n * grid.c + c) * grid.s..][..grid.s])
+    }
+
+    #[inline(always)]
+    fn of_mut<'a, E>(self, data: &'a mut [E]) -> impl Iterator<Item = &'a mut [E]> + use<'a, E> {
+        let Self { grid, c } = self;
+        data[c * grid.s..].chunks_mut(grid.c * grid.s).map(move |slab| &mut slab[..grid.s])
+    }
+}
+
+/// A sum in independent lanes. What is left of a row goes elsewhere: lanes that are indexed would live in memory.
+#[derive(Default)]
+struct Sum {
+    lanes: [f64; LANES],
+    rest: f64,
+}
+
+impl Sum {
+    /// Adds up the lanes in a fixed order.
+    #[inline(always)]
+    fn total(self) -> f64 {
+        let Self { mut lanes, rest } = self;
+        let mut half = LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                lanes[i] += lanes[i + half];
+            }
+            half /= 2;
+        }
+        lanes[0] + rest
+    }
+
+    /// Adds a function of every value of a row.
+    #[inline(always)]
+    fn add_row<E: Element>(&mut self, row: &[E], f: impl Fn(f64) -> f64) {
+        let (chunks, rest) = row.as_chunks::<LANES>();
+        for chunk in chunks {
+            for (lane, x) in self.lanes.iter_mut().zip(chunk) {
+                *lane += f(x.load().to_f64());
+            }
+        }
+        for x in rest {
+            self.rest += f(x.load().to_f64());
+        }
+    }
+}
+
+/// Writes a function of the values of two rows. A chunk is read whole before it is written: the compiler cannot know
+/// that the rows do not overlap, and would go value by value.
+#[inline(always)]
+fn write_row<E: Element>(a: &[E], b: &[E], out: &mut [E], f: impl Fn(E, E) -> E) {
+    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+    let (out_chunks, out_rest) = out.as_chunks_mut::<LANES>();
+    for ((a, b), out) in a_chunks.iter().zip(b_chunks).zip(out_chunks) {
+        let mut chunk = [E::default(); LANES];
+        for i in 0..LANES {
+            chunk[i] = f(a[i], b[i]);
+        }
+        *out = chunk;
+    }
+    for ((a, b), out) in a_rest.iter().zip(b_rest).zip(out_rest) {
+        *out = f(*a, *b);
+    }
+}
+
+/// Running statistics in place, and how far they move.
+struct Moving<'a, A> {
+    mean: &'a mut [A],
+    var: &'a mut [A],
+    factor: f64,
+    /// R/(R − 1).
+    unbiased: f64,
+}
+
+enum Source<'a, A> {
+    Batch(Option<Moving<'a, A>>),
+    Running { mean: &'a [A], var: &'a [A] },
+}
+
+struct ForwardPass<'a, E: Element> {
+    grid: Grid,
+    eps: f64,
+    x: &'a [E],
+    y: &'a mut [E],
+    weight: Option<&'a [E::Acc]>,
+    bias: Option<&'a [E::Acc]>,
+    scale: f64,
+    source: Source<'a, E::Acc>,
+    /// Mean and 1/√(v + eps), `[2, C]`.
+    kept: Option<&'a mut [f64]>,
+}
+
+vectorized! {
+    fn sweep_forward<'a, E: Element>(pass: ForwardPass<'a, E>) {
+        let grid = pass.grid;
+        // Loops of known length for the smallest feature maps that are common.
+        match (grid.n, grid.s) {
+            (1, 16) => forward_blocks(pass, Grid { n: 1, s: 16, ..grid }),
+            (1, 64) => forward_blocks(pass, Grid { n: 1, s: 64, ..grid }),
+            _ => forward_blocks(pass, grid),
+        }
+    }
+}
+
+#[inline(always)]
+fn forward_blocks<E: Element>(pass: ForwardPass<'_, E>, grid: Grid) {
+    let ForwardPass { eps, x, y, weight, bias, scale, mut source, mut kept, .. } = pass;
+    let inverse = 1.0 / grid.cell() as f64;
+    for c0 in (0..grid.c).step_by(BLOCK) {
+        let channels = BLOCK.min(grid.c - c0);
+        let (mut means, mut vars) = ([0.0; BLOCK], [1.0; BLOCK]);
+        match &mut source {
+            Source::Running { mean, var } => {
+                for i in 0..channels {
+                    (means[i], vars[i]) = (mean[c0 + i].to_f64(), var[c0 + i].to_f64());
+                }
+            }
+            Source::Batch(moving) => {
+                for (i, mean) in means[..channels].iter_mut().enumerate() {
+                    let mut sum = Sum::default();
+                    for row in (Rows { grid, c: c0 + i }).of(x) {
+                        sum.add_row(row, |x| x);
+                    }
+                    *mean = sum.total() * inverse;
+                }
+                for (i, (var, mean)) in vars[..channels].iter_mut().zip(means).enumerate() {
+                    let mut sum = Sum::default();
+                    for row in (Rows { grid, c: c0 + i }).of(x) {
+                        sum.add_row(row, |x| (x - mean) * (x - mean));
+                    }
+                    *var = sum.total() * inverse;
+                }
+                if let Some(Moving { mean, var, factor, unbiased }) = moving {
+                    move_towards(&mut mean[c0..][..channels], &means, *factor, 1.0);
+                    move_towards(&mut var[c0..][..channels], &vars, *factor, *unbiased);
+                }
+            }
+        }
+        // Loops and not `map`: a closure that is not inlined has the baseline's code.
+        let mut rstds = [0.0; BLOCK];
+        for (rstd, var) in rstds.iter_mut().zip(vars) {
+            *rstd = 1.0 / (var + eps).sqrt();
+        }
+        if let Some(kept) = &mut kept {
+            kept[c0..][..channels].copy_from_slice(&means[..channels]);
+            kept[grid.c + c0..][..channels].copy_from_slice(&rstds[..channels]);
+        }
+        let (weights, biases) = (widened(weight, c0, channels, 1.0), widened(bias, c0, channels, 0.0));
+        let mut coefficients = [[E::Acc::default(); BLOCK]; 4];
+        for i in 0..BLOCK {
+            let (high, low) = E::Acc::split(means[i]);
+            coefficients[0][i] = high;
+            coefficients[1][i] = E::Acc::from_f64(low);
+            coefficients[2][i] = E::Acc::from_f64(scale * weights[i] * rstds[i]);
+            coefficients[3][i] = E::Acc::from_f64(scale * biases[i]);
+        }
+        let [highs, lows, gains, shifts] = coefficients;
+        for i in 0..channels {
+            let (high, low, gain, shift) = (highs[i], lows[i], gains[i], shifts[i]);
+            let rows = Rows { grid, c: c0 + i };
+            for (x, y) in rows.of(x).zip(rows.of_mut(y)) {
+                write_row(x, x, y, |x, _| E::store(((x.load() - high) - low) * gain + shift));
+            }
+        }
+    }
+}
+
+/// A block's values of a small tensor; `absent` without one.
+#[inline(always)]
+fn widened<A: Real>(small: Option<&[A]>, c0: usize, channels: usize, absent: f64) -> [f64; BLOCK] {
+    let mut all = [absent; BLOCK];
+    if let Some(small) = small {
+        for (wide, value) in all.iter_mut().zip(&small[c0..][..channels]) {
+            *wide = value.to_f64();
+        }
+    }
+    all
+}
+
+#[inline(always)]
+fn move_towards<A: Real>(running: &mut [A], batch: &[f64], factor: f64, correction: f64) {
+    for (running, batch) in running.iter_mut().zip(batch) {
+        *running = A::from_f64((1.0 - factor) * running.to_f64() + factor * (batch * correction));
+    }
+}
+
+pub fn forward<E: Element>(call: &NormForward<'_, HostMemory>) -> Result<NormOutput<HostMemory>> {
+    let (spec, grid) = (call.spec, call.grid);
+    // Everything that can fail comes before the running statistics move.
+    let mut y = HostMemory::take(grid.len() * size_of::<E>())?;
+    let mut kept = call.record.then(|| HostMemory::take(kept_bytes::<E>(grid.c))).transpose()?;
+    let scale_copy = if call.record { call.scale.map(copy_of).transpose()? } else { None };
+    let x = call.x.memory.read()?;
+    let (weight, bias, scale) = (read(call.weight)?, read(call.bias)?, read(call.scale)?);
+    let weight = values::<E::Acc>(&weight, call.weight);
+    let bias = values::<E::Acc>(&bias, call.bias);
+    let scale = values::<E::Acc>(&scale, call.scale).map_or(1.0, |scale| scale[0].to_f64());
+
+    let (running_mean, running_var);
+    let (mut moving_mean, mut moving_var, mut counters);
+    let source = match &call.statistics {
+        Statistics::Running { mean, var } => {
+            (running_mean, running_var) = (mean.memory.read()?, var.memory.read()?);
+            Source::Running {
+                mean: running_mean.slice(mean.offset, grid.c),
+                var: running_var.slice(var.offset, grid.c),
+            }
+        }
+        Statistics::Batch(None) => Source::Batch(None),
+        Statistics::Batch(Some(update)) => {
+            (moving_mean, moving_var) = (update.mean.memory.write()?, update.var.memory.write()?);
+            counters = update.counters.memory.write()?;
+            let counter = &mut counters.slice::<i64>(update.counters.offset, 1)[0];
+            let values = grid.cell() as f64;
+            let factor = update.momentum.unwrap_or(1.0 / (*counter as f64 + 1.0));
+            *counter += 1;
+            Source::Batch(Some(Moving {
+                mean: moving_mean.slice(update.mean.offset, grid.c),
+                var: moving_var.slice(update.var.offset, grid.c),
+                factor,
+                unbiased: values / (values - 1.0),
+            }))
+        }
+    };
+    sweep_forward(ForwardPass {
+        grid,
+        eps: spec.eps,
+        x: x.slice::<E>(call.x.offset, grid.len()),
+        y: &mut y.as_mut_slice::<E>()[..grid.len()],
+        weight,
+        bias,
+        scale,
+        source,
+        kept: kept.as_mut().map(|kept| &mut kept.as_mut_slice::<f64>()[..2 * grid.c]),
+    });
+    let saved = kept.map(|mut kept| {
+        let small = &mut kept.as_mut_slice::<E::Acc>()[kept_values::<E>(grid.c)..];
+        for (copy, values) in small.chunks_exact_mut(grid.c).zip([weight, bias]) {
+            if let Some(values) = values {
+                copy.copy_from_slice(values);
+            }
+        }
+        let memory = Arc::new(kept);
+        let view = |row: usize, of: &CpuTensor| CpuTensor {
+            memory: Arc::clone(&memory),
+            offset: kept_values::<E>(grid.c) + row * grid.c,
+            shape: of.shape.clone(),
+            dtype: of.dtype,
+        };
+        NormSaved {
+            spec: spec.clone(),
+            grid,
+            x: call.x.clone(),
+            batch_statistics: matches!(call.statistics, Statistics::Batch(_)),
+            weight: call.weight.map(|weight| view(0, weight)),
+            bias: call.bias.map(|bias| view(1, bias)),
+            scale: scale_copy,
+            statistics: CpuTensor { memory, offset: 0, shape: vec![2, 1, grid.c], dtype: DType::F64 },
+        }
+    });
+    Ok(NormOutput { y: CpuTensor::new(y, &call.x.shape, E::DTYPE), saved })
+}
+
+/// Of the one block that holds what is saved: statistics `[2, C]` in float64, then weight and bias `[C]`.
+fn kept_bytes<E: Element>(channels: usize) -> usize {
+    2 * channels * (size_of::<f64>() + size_of::<E::Acc>())
+}
+
+/// Where weight and bias start in it, counted in their own type.
+fn kept_values<E: Element>(channels: usize) -> usize {
+    2 * channels * size_of::<f64>() / size_of::<E::Acc>()
+}
+
+fn read(tensor: Option<&CpuTensor>) -> Result<Option<Reading<'_>>> {
+    tensor.map(|tensor| tensor.memory.read()).transpose()
+}
+
+fn values<'a, A: Real>(memory: &'a Option<Reading<'_>>, tensor: Option<&CpuTensor>) -> Option<&'a [A]> {
+    memory.as_ref().zip(tensor).map(|(memory, tensor)| memory.slice(tensor.offset, tensor.len()))
+}
+
+struct BackwardPass<'a, E: Element> {
+    grid: Grid,
+    x: &'a [E],
+    dy: &'a [E],
+    dx: &'a mut [E],
+    mean: &'a [f64],
+    rstd: &'a [f64],
+    weight: Option<&'a [E::Acc]>,
+    bias: Option<&'a [E::Acc]>,
+    scale: f64,
+    batch_statistics: bool,
+    weight_grad: &'a mut [E::Acc],
+    bias_grad: &'a mut [E::Acc],
+}
+
+vectorized! {
+    /// Returns the gradient of the time scale.
+    fn sweep_backward<'a, E: Element>(pass: BackwardPass<'a, E>) -> f64 {
+        let grid = pass.grid;
+        match (grid.n, grid.s) {
+            (1, 16) => backward_blocks(pass, Grid { n: 1, s: 16, ..grid }),
+            (1, 64) => backward_blocks(pass, Grid { n: 1, s: 64, ..grid }),
+            _ => backward_blocks(pass, grid),
+        }
+    }
+}
+
+#[inline(always)]
+fn backward_blocks<E: Element>(pass: BackwardPass<'_, E>, grid: Grid) -> f64 {
+    let BackwardPass { x, dy, dx, scale, weight_grad, bias_grad, .. } = pass;
+    let inverse = if pass.batch_statistics { 1.0 / grid.cell() as f64 } else { 0.0 };
+    let mut scale_grad = 0.0;
+    for c0 in (0..grid.c).step_by(BLOCK) {
+        let channels = BLOCK.min(grid.c - c0);
+        let (mut means, mut rstds) = ([0.0; BLOCK], [0.0; BLOCK]);
+        means[..channels].copy_from_slice(&pass.mean[c0..][..channels]);
+        rstds[..channels].copy_from_slice(&pass.rstd[c0..][..channels]);
+        let (mut s1, mut s2) = ([0.0; BLOCK], [0.0; BLOCK]);
+        for i in 0..channels {
+            let rows = Rows { grid, c: c0 + i };
+            (s1[i], s2[i]) = sums(rows.of(x).zip(rows.of(dy)), means[i]);
+        }
+        for (s2, rstd) in s2.iter_mut().zip(rstds) {
+            *s2 *= rstd;
+        }
+        // Empty where there is no such parameter.
+        for (grad, s2) in weight_grad.iter_mut().skip(c0).zip(&s2[..channels]) {
+            *grad = E::Acc::from_f64(scale * s2);
+        }
+        for (grad, s1) in bias_grad.iter_mut().skip(c0).zip(&s1[..channels]) {
+            *grad = E::Acc::from_f64(scale * s1);
+        }
+        let weights = widened(pass.weight, c0, channels, 1.0);
+        let biases = widened(pass.bias, c0, channels, 0.0);
+        for i in 0..channels {
+            scale_grad += weights[i] * s2[i] + biases[i] * s1[i];
+        }
+
+        let mut coefficients = [[E::Acc::default(); BLOCK]; 5];
+        for i in 0..BLOCK {
+            let gain = scale * weights[i] * rstds[i];
+            let (high, low) = E::Acc::split(means[i]);
+            coefficients[0][i] = high;
+            coefficients[1][i] = E::Acc::from_f64(low);
+            coefficients[2][i] = E::Acc::from_f64(gain);
+            coefficients[3][i] = E::Acc::from_f64(gain * inverse * s1[i]);
+            coefficients[4][i] = E::Acc::from_f64(gain * inverse * s2[i] * rstds[i]);
+        }
+        let [highs, lows, gains, firsts, seconds] = coefficients;
+        for i in 0..channels {
+            let (high, low, g, c1, c2) = (highs[i], lows[i], gains[i], firsts[i], seconds[i]);
+            let rows = Rows { grid, c: c0 + i };
+            for ((x, dy), dx) in rows.of(x).zip(rows.of(dy)).zip(rows.of_mut(dx)) {
+                write_row(x, dy, dx, |x, dy| E::store(dy.load() * g - c1 - ((x.load() - high) - low) * c2));
+            }
+        }
+    }
+    scale_grad
+}
+
+/// Σ dy and Σ dy·(x − mean) of some rows.
+#[inline(always)]
+fn sums<'a, E: Element>(rows: impl Iterator<Item = (&'a [E], &'a [E])>, mean: f64) -> (f64, f64) {
+    let (mut first, mut second) = (Sum::default(), Sum::default());
+    for (x, dy) in rows {
+        let (x_chunks, x_rest) = x.as_chunks::<LANES>();
+        let (dy_chunks, dy_rest) = dy.as_chunks::<LANES>();
+        for (x, dy) in x_chunks.iter().zip(dy_chunks) {
+            for i in 0..LANES {
+                let g = dy[i].load().to_f64();
+                first.lanes[i] += g;
+                second.lanes[i] += g * (x[i].load().to_f64() - mean);
+            }
+        }
+        for (x, dy) in x_rest.iter().zip(dy_rest) {
+            let g = dy.load().to_f64();
+            first.rest += g;
+            second.rest += g * (x.load().to_f64() - mean);
+        }
+    }
+    (first.total(), second.total())
+}
+
+pub fn backward<E: Element>(saved: &NormSaved<HostMemory>, dy: &CpuTensor) -> Result<NormGrads<HostMemory>> {
+    let grid = saved.grid;
+    let (weight, bias, scale) = (saved.weight.as_ref(), saved.bias.as_ref(), saved.scale.as_ref());
+    let mut dx = HostMemory::take(grid.len() * size_of::<E>())?;
+    let small = |tensor: Option<&CpuTensor>| {
+        tensor.map(|tensor| HostMemory::take(tensor.len() * size_of::<E::Acc>())).transpose()
+    };
+    let (mut weight_grad, mut bias_grad, mut scale_grad) = (small(weight)?, small(bias)?, small(scale)?);
+
+    let (x, dy_memory) = (saved.x.memory.read()?, dy.memory.read()?);
+    let statistics = saved.statistics.memory.read()?;
+    let (mean, rstd) = statistics.slice::<f64>(saved.statistics.offset, 2 * grid.c).split_at(grid.c);
+    let (weight_memory, bias_memory, scale_memory) = (read(weight)?, read(bias)?, read(scale)?);
+    fn all_of<A: Real>(memory: &mut Option<HostMemory>, channels: usize) -> &mut [A] {
+        memory.as_mut().map_or(&mut [], |memory| &mut memory.as_mut_slice()[..channels])
+    }
+    let scale_value = sweep_backward(BackwardPass {
+        grid,
+        x: x.slice::<E>(saved.x.offset, grid.len()),
+        dy: dy_memory.slice::<E>(dy.offset, grid.len()),
+        dx: &mut dx.as_mut_slice::<E>()[..grid.len()],
+        mean,
+        rstd,
+        weight: values(&weight_memory, weight),
+        bias: values(&bias_memory, bias),
+        scale: values::<E::Acc>(&scale_memory, scale).map_or(1.0, |scale| scale[0].to_f64()),
+        batch_statistics: saved.batch_statistics,
+        weight_grad: all_of(&mut weight_grad, grid.c),
+        bias_grad: all_of(&mut bias_grad, grid.c),
+    });
+    if let Some(grad) = &mut scale_grad {
+        grad.as_mut_slice::<E::Acc>()[0] = E::Acc::from_f64(scale_value);
+    }
+    let dtype = <E::Acc as Element>::DTYPE;
+    let row = |grad: Option<HostMemory>| grad.map(|grad| CpuTensor::new(grad, &[1, grid.c], dtype));
+    Ok(NormGrads {
+        dx: CpuTensor::new(dx, &dy.shape, E::DTYPE),
+        weight: row(weight_grad),
+        bias: row(bias_grad),
+        scale: scale_grad.map(|grad| CpuTensor::new(grad, &[1], dtype)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use spikenorm_core::Backend;
+    use spikenorm_core::norm::{NormSpec, Rows, RunningUpdate};
+
+    use super::*;
+    use crate::backend::Cpu;
+    use crate::element::with_float;
+    use crate::norm::{backward as general_backward, forward as general_forward};
+    use crate::tensor_ops::{read_f64, write_f64};
+
+    /// Everything a step of training or evaluation gives, in the order of the names below.
+    type Outcome = Vec<(&'static str, Vec<f64>)>;
+
+    fn noise(seed: u64, count: usize, centre: f64) -> Vec<f64> {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        (0..count)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                centre + (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+            })
+            .collect()
+    }
+
+    fn tensor(values: &[f64], shape: &[usize], dtype: DType) -> CpuTensor {
+        let tensor = Cpu.allocate(shape, dtype).expect("allocates");
+        write_f64(&tensor, values).expect("writes");
+        tensor
+    }
+
+    struct Case {
+        grid: Grid,
+        dtype: DType,
+        affine: [bool; 3],
+        running: bool,
+        momentum: Option<f64>,
+        seed: u64,
+    }
+
+    /// The case here (`tiny`) or as tensors of any size go.
+    fn run(case: &Case, tiny: bool) -> Outcome {
+        let Case { grid, dtype, affine: [weight, bias, scale], running, momentum, seed } = *case;
+        let (c, narrow) = (grid.c, dtype.parameter());
+        let small = |seed: u64, centre: f64| tensor(&noise(seed, c, centre), &[1, c], narrow);
+        let rows = |present: bool| if present { Rows::Shared } else { Rows::Absent };
+        let spec = NormSpec {
+            spatial: 2,
+            channels: c,
+            steps: None,
+            statistics: Rows::Shared,
+            weight: rows(weight),
+            bias: rows(bias),
+            time_scale: scale,
+            eps: 1e-3,
+        };
+        let shape = [1, grid.n, c, grid.s];
+        let x = tensor(&noise(seed, grid.len(), 5.0), &shape, dtype);
+        let dy = tensor(&noise(seed + 1, grid.len(), 0.3), &shape, dtype);
+        let (mean, var) = (small(seed + 2, 4.0), small(seed + 3, 1.5));
+        let weight = weight.then(|| small(seed + 4, 1.2));
+        let bias = bias.then(|| small(seed + 5, 0.1));
+        let scale = scale.then(|| tensor(&[1.7], &[1], narrow));
+        let counters = Cpu.upload(bytemuck::cast_slice(&[3i64]), &[1], DType::I64).expect("fits");
+        let update = RunningUpdate { mean: &mean, var: &var, counters: &counters, momentum };
+        let call = NormForward {
+            spec: &spec,
+            grid,
+            x: &x,
+            weight: weight.as_ref(),
+            bias: bias.as_ref(),
+            scale: scale.as_ref(),
+            statistics: if running {
+                Statistics::Running { mean: &mean, var: &var }
+            } else {
+                Statistics::Batch(Some(update))
+            },
+            record: true,
+        };
+        let passes = || -> Result<(CpuTensor, NormGrads<HostMemory>)> {
+            with_float!(dtype, E => {
+                let output = if tiny { forward::<E>(&call) } else { general_forward::<E>(&call) }?;
+                let saved = output.saved.as_ref().expect("recorded");
+                // An optimiser may step in between: backward must not read the parameters themselves.
+                for parameter in [&weight, &bias, &scale].into_iter().flatten() {
+                    crate::tensor_ops::fill(parameter, 99.0)?;
+                }
+                let grads = if tiny { backward::<E>(saved, &dy) } else { general_backward::<E>(saved, &dy) };
+                Ok((output.y, grads?))
+            })
+        };
+        let (output, grads) = passes().expect("the passes succeed");
+        let values = |tensor: &CpuTensor| read_f64(tensor).expect("reads");
+        let given = |tensor: &Option<CpuTensor>| tensor.as_ref().map_or(Vec::new(), values);
+        vec![
+            ("y", values(&output)),
+            ("dx", values(&grads.dx)),
+            ("running_mean", values(&mean)),
+            ("running_var", values(&var)),
+            ("counters", values(&counters)),
+            ("dweight", given(&grads.weight)),
+            ("dbias", given(&grads.bias)),
+            ("dscale", given(&grads.scale)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn one_step_is_what_the_passes_for_any_size_make_of_it(
+            n in 1usize..5, c in 1usize..9,
+            s in prop_oneof![Just(8usize), Just(15), Just(16), Just(31), Just(49)],
+            affine: [bool; 3],
+            running: bool,
+            cumulative: bool,
+            dtype in prop_oneof![Just(DType::F64), Just(DType::F32), Just(DType::F16), Just(DType::BF16)],
+            seed in 1u64..1000,
+        ) {
+            let momentum = (!cumulative).then_some(0.3);
+            let case = Case { grid: Grid { t: 1, n, c, s }, dtype, affine, running, momentum, seed };
+            // Halves may round to the neighbour where float32 differs in the last place.
+            let tolerance = match dtype {
+                DType::F64 => 1e-12,
+                DType::F32 => 2e-6,
+                DType::F16 => 1.0 / 512.0,
+                _ => 1.0 / 64.0,
+            };
+            for ((what, got), (_, expected)) in run(&case, true).into_iter().zip(run(&case, false)) {
+                prop_assert_eq!(got.len(), expected.len(), "{}", what);
+                for (got, expected) in got.iter().zip(&expected) {
+                    // Values are of the size of 1 to 50; gradients cancel.
+                    let error = (got - expected).abs() / expected.abs().max(1.0);
+                    prop_assert!(error <= tolerance, "{what}: expected {expected:e}, got {got:e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nan_stays_in_its_channel() {
+        let grid = Grid { t: 1, n: 2, c: 3, s: 16 };
+        let spec = NormSpec {
+            spatial: 2,
+            channels: 3,
+            steps: None,
+            statistics: Rows::Shared,
+            weight: Rows::Absent,
+            bias: Rows::Absent,
+            time_scale: false,
+            eps: 1e-3,
+        };
+        let mut values = noise(1, grid.len(), 0.0);
+        values[16 + 5] = f64::NAN;
+        let call = NormForward {
+            spec: &spec,
+            grid,
+            x: &tensor(&values, &[2, 3, 16], DType::F32),
+            weight: None,
+            bias: None,
+            scale: None,
+            statistics: Statistics::Batch(None),
+            record: false,
+        };
+        let output = forward::<f32>(&call).expect("runs");
+        assert!(output.saved.is_none());
+        for (i, y) in read_f64(&output.y).expect("reads").into_iter().enumerate() {
+            assert_eq!(y.is_nan(), i / 16 % 3 == 1, "{i}: {y}");
+        }
+    }
+}
