@@ -134,7 +134,8 @@ describe('tensors between modules', () => {
     for (let i = 0; i < 3; i++) run(net).map((value) => value.dispose())
     const before = memoryStats().allocated
     for (let i = 0; i < 50; i++) run(net).map((value) => value.dispose())
-    expect(memoryStats().allocated).toBe(before)
+    // Less where what earlier tests left has been collected meanwhile.
+    expect(memoryStats().allocated).toBeLessThanOrEqual(before)
   })
 })
 
