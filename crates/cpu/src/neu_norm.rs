@@ -7,10 +7,13 @@ use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::{Element, Real};
 use crate::parallel::{for_each, vectorized};
+use crate::stream::{Fill, STREAMING_BYTES, fence, write};
 use crate::tensor_ops::copy_of;
 
 /// Bytes of one time step's piece of a task, so that it is still in cache when it is written.
 const STRIP_BYTES: usize = 256 << 10;
+/// Pixels of a row from which streaming its few cache lines is worth the preparation.
+const STREAMED_PIXELS: usize = 64;
 /// Groups of samples that share one partial weight gradient; fixed, so that the order of sums is.
 const GROUPS: usize = 8;
 
@@ -173,6 +176,39 @@ pub fn backward<E: Element>(
     })
 }
 
+/// `y = x − w·s` of a row's pixels.
+struct Output<'a, E: Element> {
+    x: &'a [E],
+    w: &'a [E::Acc],
+    state: &'a [E::Acc],
+}
+
+impl<E: Element> Fill<E> for Output<'_, E> {
+    #[inline(always)]
+    fn fill(&self, first: usize, out: &mut [E]) {
+        let pixels = self.x[first..].iter().zip(&self.w[first..]).zip(&self.state[first..]);
+        for (y, ((x, w), s)) in out.iter_mut().zip(pixels) {
+            *y = E::store(x.load() - *w * *s);
+        }
+    }
+}
+
+/// `dx = dy + k1·δ` of a row's pixels.
+struct InputGradient<'a, E: Element> {
+    dy: &'a [E],
+    delta: &'a [E::Acc],
+    gain: E::Acc,
+}
+
+impl<E: Element> Fill<E> for InputGradient<'_, E> {
+    #[inline(always)]
+    fn fill(&self, first: usize, out: &mut [E]) {
+        for (dx, (dy, d)) in out.iter_mut().zip(self.dy[first..].iter().zip(&self.delta[first..])) {
+            *dx = E::store(dy.load() + self.gain * *d);
+        }
+    }
+}
+
 /// What every task of one forward reads.
 struct ForwardPass<'a, E: Element> {
     spec: &'a NeuNormSpec,
@@ -198,6 +234,7 @@ vectorized! {
             state.copy_from_slice(strip.state(grid, initial, 0, 0));
         }
         let mut total = vec![E::Acc::default(); strip.p];
+        let streaming = strip.p >= STREAMED_PIXELS && size_of_val(pass.x) >= STREAMING_BYTES;
         for t in 0..grid.t {
             total.fill(E::Acc::default());
             for c in 0..grid.c {
@@ -210,13 +247,12 @@ vectorized! {
             }
             states[t].copy_from_slice(&state);
             for c in 0..grid.c {
-                let row = strip.row(grid, pass.x, t, 0, c).iter().zip(&mut *ys[t * grid.c + c]);
+                let x = strip.row(grid, pass.x, t, 0, c);
                 let w = strip.weight(spec, grid.s, pass.weight, c);
-                for (((x, y), w), s) in row.zip(w).zip(&state) {
-                    *y = E::store(x.load() - *w * *s);
-                }
+                write(&mut *ys[t * grid.c + c], streaming, Output { x, w, state: &state });
             }
         }
+        fence(streaming);
     }
 }
 
@@ -244,6 +280,7 @@ vectorized! {
         let mut dw = vec![E::Acc::default(); spec.weight_shape()[0] * strip.p];
         let mut delta = vec![E::Acc::default(); strip.p];
         let mut total = vec![E::Acc::default(); strip.p];
+        let streaming = strip.p >= STREAMED_PIXELS && size_of_val(pass.dy) >= STREAMING_BYTES;
         for n in 0..strip.n {
             delta.fill(E::Acc::default());
             if let Some(carried) = pass.carried {
@@ -269,9 +306,8 @@ vectorized! {
                 }
                 for c in 0..grid.c {
                     let dx = &mut *dxs[(t * strip.n + n) * grid.c + c];
-                    for ((dx, dy), d) in dx.iter_mut().zip(strip.row(grid, pass.dy, t, n, c)).zip(&delta) {
-                        *dx = E::store(dy.load() + gain * *d);
-                    }
+                    let dy = strip.row(grid, pass.dy, t, n, c);
+                    write(dx, streaming, InputGradient { dy, delta: &delta, gain });
                 }
                 for d in &mut delta {
                     *d *= keep;
@@ -279,6 +315,7 @@ vectorized! {
             }
             lasts[n].copy_from_slice(&delta);
         }
+        fence(streaming);
         dw
     }
 }

@@ -229,6 +229,7 @@ pub fn backward<E: Element>(
 mod tests {
     use proptest::prelude::*;
     use spikenorm_core::DType;
+    use spikenorm_core::norm::Layout;
 
     use super::*;
     use crate::backend::Cpu;
@@ -260,7 +261,7 @@ mod tests {
             seed in 1u64..1000,
         ) {
             let narrow = dtype.parameter();
-            let spec = NeuNormSpec { channels: c, height, width, k: 0.7, shared };
+            let spec = NeuNormSpec { channels: c, height, width, layout: Layout::Contiguous, k: 0.7, shared };
             let grid = Grid { t: 1, n, c, s: height * width };
             let shape = [n, c, height, width];
             let (x, dy) = (noise(seed, &shape, dtype), noise(seed + 1, &shape, dtype));

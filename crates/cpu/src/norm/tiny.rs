@@ -474,6 +474,7 @@ pub fn backward<E: Element>(saved: &NormSaved<HostMemory>, dy: &CpuTensor) -> Re
 mod tests {
     use proptest::prelude::*;
     use spikenorm_core::Backend;
+    use spikenorm_core::norm::Layout;
     use spikenorm_core::norm::{NormSpec, Rows, RunningUpdate};
 
     use super::*;
@@ -519,6 +520,7 @@ mod tests {
         let small = |seed: u64, centre: f64| tensor(&noise(seed, c, centre), &[1, c], narrow);
         let rows = |present: bool| if present { Rows::Shared } else { Rows::Absent };
         let spec = NormSpec {
+            layout: Layout::Contiguous,
             spatial: 2,
             channels: c,
             steps: None,
@@ -613,6 +615,7 @@ mod tests {
     fn nan_stays_in_its_channel() {
         let grid = Grid { t: 1, n: 2, c: 3, s: 16 };
         let spec = NormSpec {
+            layout: Layout::Contiguous,
             spatial: 2,
             channels: 3,
             steps: None,
