@@ -95,7 +95,7 @@ impl<E: Element> Pass<'_, E> {
         let cells = self.collect(tiles, parts);
         let rows = self.dx_rows(0, self.grid.c, |t, c| cells[t * self.grid.c + c]);
         let tasks: Vec<_> = tiles.iter().zip(cut(dx, tiles)).collect();
-        for_each(self.bytes(), tasks, |(tile, slabs)| write_tile(self, tile, slabs, &rows))?;
+        for_each(self.bytes(), tasks, |(tile, slabs)| write_tile(self, tile, slabs, &rows, 0))?;
         Ok(cells)
     }
 
@@ -211,35 +211,30 @@ impl<E: Element> Pass<'_, E> {
     }
 }
 
-vectorized! {
-    /// Both sweeps over a tile, which is still in cache for the second.
-    fn sweep_tile<'a, E: Element>(
-        pass: &'a Pass<'a, E>,
-        tile: &'a Tile,
-        slabs: Vec<&'a mut [E]>,
-    ) -> Vec<CellSums> {
-        let sums = pass.cell_sums(tile);
-        let rows = pass.dx_rows(tile.c0, tile.c, |t, c| sums[t * tile.c + c]);
-        pass.apply(tile, slabs, &rows, tile.c0);
-        sums
-    }
+/// Both sweeps over a tile, which is still in cache for the second.
+fn sweep_tile<E: Element>(pass: &Pass<'_, E>, tile: &Tile, slabs: Vec<&mut [E]>) -> Vec<CellSums> {
+    let sums = sum_tile(pass, tile);
+    let rows = pass.dx_rows(tile.c0, tile.c, |t, c| sums[t * tile.c + c]);
+    write_tile(pass, tile, slabs, &rows, tile.c0);
+    sums
 }
 
 vectorized! {
-    /// The first of two sweeps.
+    /// The first sweep.
     fn sum_tile<'a, E: Element>(pass: &'a Pass<'a, E>, tile: &'a Tile) -> Vec<CellSums> {
         pass.cell_sums(tile)
     }
 }
 
 vectorized! {
-    /// The second of two sweeps.
+    /// The second sweep. The channels of `rows` start at the tensor's channel `first`.
     fn write_tile<'a, E: Element>(
         pass: &'a Pass<'a, E>,
         tile: &'a Tile,
         slabs: Vec<&'a mut [E]>,
         rows: &'a [DxCoefficients],
+        first: usize,
     ) {
-        pass.apply(tile, slabs, rows, 0);
+        pass.apply(tile, slabs, rows, first);
     }
 }

@@ -126,41 +126,35 @@ fn apply_all<E: Element>(
     affine: &Affine<'_>,
 ) -> Result<()> {
     let tasks: Vec<_> = tiles.iter().zip(cut(y, tiles)).collect();
-    for_each(bytes, tasks, |(tile, slabs)| write_tile(tile, x, slabs, normalizer, affine))?;
+    for_each(bytes, tasks, |(tile, slabs)| write_tile(tile, x, slabs, normalizer, 0, affine))?;
     Ok(())
 }
 
-vectorized! {
-    /// Both sweeps over a tile, which is still in cache for the second.
-    fn sweep_tile<'a, E: Element>(
-        tile: &'a Tile,
-        x: &'a [E],
-        slabs: Vec<&'a mut [E]>,
-        affine: &'a Affine<'a>,
-    ) -> RowStatistics {
-        let statistics = RowStatistics::from_cells(affine.spec, tile.extent(), &cell_moments(tile, x));
-        apply(tile, x, slabs, &Normalizer::new(affine.spec, &statistics), tile.c0, affine);
-        statistics
-    }
+/// Both sweeps over a tile, which is still in cache for the second.
+fn sweep_tile<E: Element>(tile: &Tile, x: &[E], slabs: Vec<&mut [E]>, affine: &Affine<'_>) -> RowStatistics {
+    let statistics = RowStatistics::from_cells(affine.spec, tile.extent(), &sum_tile(tile, x));
+    write_tile(tile, x, slabs, &Normalizer::new(affine.spec, &statistics), tile.c0, affine);
+    statistics
 }
 
 vectorized! {
-    /// The first of two sweeps.
+    /// The first sweep.
     fn sum_tile<'a, E: Element>(tile: &'a Tile, x: &'a [E]) -> Vec<Moments> {
         cell_moments(tile, x)
     }
 }
 
 vectorized! {
-    /// The second of two sweeps.
+    /// The second sweep. The normalizer's channels start at the tensor's channel `first`.
     fn write_tile<'a, E: Element>(
         tile: &'a Tile,
         x: &'a [E],
         slabs: Vec<&'a mut [E]>,
         normalizer: &'a Normalizer<E::Acc>,
+        first: usize,
         affine: &'a Affine<'a>,
     ) {
-        apply(tile, x, slabs, normalizer, 0, affine);
+        apply(tile, x, slabs, normalizer, first, affine);
     }
 }
 
