@@ -10,7 +10,7 @@
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { bundle } from './package/bundle.mjs'
 import { pruneDeclarations } from './package/declarations.mjs'
@@ -62,11 +62,13 @@ function compileDeclarations() {
  * search for names, which takes 80 ms for the library itself on Node 20.
  */
 function writeFacade(name, names) {
+  const here = basename(name)
   const assignments = names.map((each) => `exports.${each} = library.${each}\n`).join('')
-  writeFileSync(join(dist, `${name}.names.js`), `const library = require('./${name}.js')\n${assignments}`)
-  const code = `export {\n${names.map((each) => `  ${each},\n`).join('')}} from './${name}.names.js'\n`
+  writeFileSync(join(dist, `${name}.names.js`), `const library = require('./${here}.js')\n${assignments}`)
+  const code = `export {\n${names.map((each) => `  ${each},\n`).join('')}} from './${here}.names.js'\n`
   writeFileSync(join(dist, `${name}.mjs`), code)
-  const declarations = declarationsOf(LIBRARIES[name]).replace(/\.d\.ts$/, '.js')
+  const ofSource = relative(dirname(`./${name}`), declarationsOf(LIBRARIES[name])).replaceAll('\\', '/')
+  const declarations = `./${ofSource}`.replace(/\.d\.ts$/, '.js')
   writeFileSync(join(dist, `${name}.d.mts`), `export * from '${declarations}'\n`)
 }
 

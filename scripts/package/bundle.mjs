@@ -5,7 +5,7 @@
  * into CommonJS afterwards. What only programs need stays ES modules.
  */
 import { readdirSync, readFileSync } from 'node:fs'
-import { basename, join } from 'node:path'
+import { basename, join, relative } from 'node:path'
 import { build, transform } from 'esbuild'
 
 const TARGET = 'node20'
@@ -109,7 +109,7 @@ export async function bundle({ root, manifest, libraries, programs }) {
     .map((name) => basename(name))
   const files = {}
   for (const { path, text } of outputFiles) {
-    const name = basename(path)
+    const name = relative(join(root, 'dist'), path).replaceAll('\\', '/')
     let code = text
     for (const file of moved) code = code.replaceAll(`"./${file}"`, `"./${file.replace(/\.js$/, '.mjs')}"`)
     if (inLibraries.has(`dist/${name}`)) {
