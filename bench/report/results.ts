@@ -1,6 +1,7 @@
 // What a run leaves behind: one JSON file. Rows are flat, so that they can be filtered and joined by anything.
 
-import { readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
 import type { Device, DType } from 'spikenorm'
 import type { Direction, LayerName } from '../cases/layers.js'
 import type { Check } from '../measure/check.js'
@@ -133,5 +134,6 @@ export function readResults(path: string): ResultFile {
 }
 
 export function writeResults(path: string, results: ResultFile): void {
+  mkdirSync(dirname(path), { recursive: true })
   writeFileSync(path, `${JSON.stringify(results, null, 1)}\n`)
 }
