@@ -84,7 +84,6 @@ fn cut<'a, E>(
 
 pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuNormOutput<HostMemory>> {
     let (spec, grid) = (call.spec, call.grid);
-    let dtype = <E::Acc as Element>::DTYPE;
     let mut out = HostMemory::take(grid.len() * size_of::<E>())?;
     let steps = grid.t * grid.n * grid.s;
     let mut states_memory = HostMemory::take(steps * size_of::<E::Acc>())?;
@@ -106,7 +105,17 @@ pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuN
         forward_strip(&pass, strip, ys, states);
     })?;
 
-    let states = CpuTensor::new(states_memory, &[grid.t, grid.n, grid.s], dtype);
+    output::<E>(call, out, states_memory)
+}
+
+/// What a forward gives: its output, the state after the last of the steps' states `[T, N, S]`, and what backward needs.
+pub fn output<E: Element>(
+    call: &NeuNormForward<'_, HostMemory>,
+    y: HostMemory,
+    states: HostMemory,
+) -> Result<NeuNormOutput<HostMemory>> {
+    let (spec, grid) = (call.spec, call.grid);
+    let states = CpuTensor::new(states, &[grid.t, grid.n, grid.s], <E::Acc as Element>::DTYPE);
     let last = states.rows(grid.t.saturating_sub(1), 1).reshape(&[grid.n, 1, spec.height, spec.width])?;
     // A view of the last step would hold all T states alive.
     let state = if grid.t > 1 { copy_of(&last)? } else { last };
@@ -122,7 +131,7 @@ pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuN
     } else {
         None
     };
-    Ok(NeuNormOutput { y: CpuTensor::new(out, &call.x.shape, E::DTYPE), state, saved })
+    Ok(NeuNormOutput { y: CpuTensor::new(y, &call.x.shape, E::DTYPE), state, saved })
 }
 
 pub fn backward<E: Element>(

@@ -10,8 +10,8 @@ use spikenorm_core::{Grid, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormS
 use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::{Element, Real};
+use crate::neu_norm::output;
 use crate::parallel::{for_each, vectorized};
-use crate::tensor_ops::copy_of;
 
 /// Bytes of one time step's piece of a task.
 const STRIP_BYTES: usize = 256 << 10;
@@ -81,7 +81,6 @@ fn turned<A: Real>(weight: &CpuTensor, s: usize) -> Result<HostMemory> {
 
 pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuNormOutput<HostMemory>> {
     let (spec, grid) = (call.spec, call.grid);
-    let dtype = <E::Acc as Element>::DTYPE;
     let mut out = HostMemory::take(grid.len() * size_of::<E>())?;
     let steps = grid.t * grid.n * grid.s;
     let mut states_memory = HostMemory::take(steps * size_of::<E::Acc>())?;
@@ -104,23 +103,7 @@ pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuN
         forward_strip(&pass, strip, ys, states);
     })?;
 
-    let states = CpuTensor::new(states_memory, &[grid.t, grid.n, grid.s], dtype);
-    let last = states.rows(grid.t.saturating_sub(1), 1).reshape(&[grid.n, 1, spec.height, spec.width])?;
-    // A view of the last step would hold all T states alive.
-    let state = if grid.t > 1 { copy_of(&last)? } else { last };
-    let saved = if call.record {
-        Some(NeuNormSaved {
-            spec: spec.clone(),
-            grid,
-            input_shape: call.x.shape.clone(),
-            input_dtype: E::DTYPE,
-            weight: copy_of(call.weight)?,
-            states,
-        })
-    } else {
-        None
-    };
-    Ok(NeuNormOutput { y: CpuTensor::new(out, &call.x.shape, E::DTYPE), state, saved })
+    output::<E>(call, out, states_memory)
 }
 
 pub fn backward<E: Element>(

@@ -11,8 +11,8 @@ use crate::HostMemory;
 use crate::backend::CpuTensor;
 use crate::element::{Element, Real};
 use crate::memory::Reading;
+use crate::neu_norm::output;
 use crate::parallel::vectorized;
-use crate::tensor_ops::copy_of;
 
 /// Bytes of an input up to which this is the faster way.
 const TINY_BYTES: usize = 32 << 10;
@@ -107,7 +107,6 @@ pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuN
     let pixels = grid.n * grid.s;
     let mut y = HostMemory::take(grid.len() * size_of::<E>())?;
     let mut state = HostMemory::take(pixels * size_of::<E::Acc>())?;
-    let weight_copy = call.record.then(|| copy_of(call.weight)).transpose()?;
     let (x, weight, initial) = (call.x.memory.read()?, call.weight.memory.read()?, read(call.state)?);
     sweep_forward(ForwardPass {
         spec,
@@ -118,16 +117,7 @@ pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuN
         y: &mut y.as_mut_slice::<E>()[..grid.len()],
         state: &mut state.as_mut_slice::<E::Acc>()[..pixels],
     });
-    let state = CpuTensor::new(state, &[grid.n, 1, spec.height, spec.width], <E::Acc as Element>::DTYPE);
-    let saved = weight_copy.map(|weight| NeuNormSaved {
-        spec: spec.clone(),
-        grid,
-        input_shape: call.x.shape.clone(),
-        input_dtype: E::DTYPE,
-        weight,
-        states: CpuTensor { shape: vec![1, grid.n, grid.s], ..state.clone() },
-    });
-    Ok(NeuNormOutput { y: CpuTensor::new(y, &call.x.shape, E::DTYPE), state, saved })
+    output::<E>(call, y, state)
 }
 
 fn read(tensor: Option<&CpuTensor>) -> Result<Option<Reading<'_>>> {
@@ -235,6 +225,7 @@ mod tests {
     use crate::backend::Cpu;
     use crate::element::with_float;
     use crate::neu_norm;
+    use crate::tensor_ops::copy_of;
     use crate::tensor_ops::{fill, read_f64, write_f64};
 
     fn noise(seed: u64, shape: &[usize], dtype: DType) -> CpuTensor {

@@ -1,5 +1,5 @@
-//! Loops for channels with few values in space (S = 1, 4², 6²): whole slabs `[channels, S]` are treated as vectors of
-//! columns, with what belongs to a channel repeated S times. Vectorises for any S.
+//! Loops for channels with up to about a thousand values in space (see `Tile::is_long`): whole slabs `[channels, S]` are
+//! treated as vectors of columns, with what belongs to a channel repeated S times. Vectorises for any S.
 //!
 //! Sums take several slabs at a time, so that the columns' totals are loaded and stored less often.
 
