@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use napi::Env;
 use napi::bindgen_prelude::{Either, Object};
 use napi_derive::napi;
-use spikenorm_core::{Error, ErrorCode, Tensor, bail};
+use spikenorm_core::{Error, ErrorCode, ExternalMemory, Tensor, bail};
 
 use crate::device::{Device, Place};
 use crate::error::{Checked, Result, face, napi_failure};
@@ -24,8 +24,6 @@ const PAIR: f64 = (1u32 << 26) as f64;
 const SWEEP_HANDLES: usize = 1024;
 /// New bytes after which collected owners are looked for, at least.
 const SWEEP_BYTES: usize = 32 << 20;
-/// Bytes that V8 is told about together; telling it costs more than a small operation.
-const REPORT_BYTES: i64 = 1 << 20;
 
 struct Slot {
     value: Box<dyn Any>,
@@ -41,17 +39,22 @@ struct Slot {
     taken: Vec<Slot>,
 }
 
+impl Slot {
+    /// Bytes of the value and of those taken out with it.
+    fn bytes_taken(&self) -> usize {
+        self.bytes + self.taken.iter().map(Self::bytes_taken).sum::<usize>()
+    }
+}
+
 #[derive(Default)]
 pub struct Registry {
     slots: Vec<Option<Slot>>,
     /// Empty places.
     free: Vec<usize>,
     live_handles: usize,
-    live_bytes: usize,
+    memory: ExternalMemory,
     new_handles: usize,
     new_bytes: usize,
-    /// Bytes taken and given back that V8 has not been told of.
-    unreported: i64,
     watched: Vec<napi::sys::napi_env>,
 }
 
@@ -67,10 +70,9 @@ impl Registry {
     fn insert(&mut self, value: Box<dyn Any>, device: Device, bytes: usize) -> Handle {
         let slot = Slot { value, device, bytes, owner: None, layer: None, saved: vec![], taken: vec![] };
         self.live_handles += 1;
-        self.live_bytes += bytes;
+        self.memory.add(bytes);
         self.new_handles += 1;
         self.new_bytes += bytes;
-        self.unreported += bytes as i64;
         let place = if let Some(place) = self.free.pop() {
             self.slots[place] = Some(slot);
             place
@@ -124,24 +126,22 @@ impl Registry {
             None => slot.value = Box::new(new),
         }
         slot.device = backend.device();
-        let difference = bytes as i64 - slot.bytes as i64;
+        self.memory.replace(slot.bytes, bytes);
         slot.bytes = bytes;
-        self.unreported += difference;
-        self.live_bytes = self.live_bytes.wrapping_add_signed(difference as isize);
         Ok(())
     }
 
-    /// Takes a value out; the caller drops it after releasing the registry.
+    /// Takes a value out that the program frees; the caller drops it after releasing the registry.
     fn take(&mut self, handle: Handle) -> Option<Slot> {
-        self.take_at(place(handle))
+        let slot = self.take_at(place(handle))?;
+        self.memory.dispose(slot.bytes_taken());
+        Some(slot)
     }
 
     fn take_at(&mut self, place: usize) -> Option<Slot> {
         let mut slot = self.slots.get_mut(place)?.take()?;
         self.free.push(place);
         self.live_handles -= 1;
-        self.live_bytes -= slot.bytes;
-        self.unreported -= slot.bytes as i64;
         if let Some(layer) = slot.layer.and_then(|layer| self.slots[layer].as_mut()) {
             // Mostly the latest.
             if let Some(at) = layer.saved.iter().rposition(|&saved| saved == place) {
@@ -156,13 +156,20 @@ impl Registry {
 
     fn is_sweep_due(&self) -> bool {
         self.new_handles >= SWEEP_HANDLES.max(self.live_handles / 2)
-            || self.new_bytes >= SWEEP_BYTES.max(self.live_bytes / 2)
+            || self.new_bytes >= SWEEP_BYTES.max(self.memory.live() / 2)
     }
 
     fn sweep(&mut self, env: &Env) -> Vec<Slot> {
         self.new_handles = 0;
         self.new_bytes = 0;
-        in_scope(env, || self.take_all(|slot| slot.owner.as_ref().is_some_and(|owner| owner.is_gone(env))))
+        let gone = in_scope(env, || {
+            self.take_all(|slot| slot.owner.as_ref().is_some_and(|owner| owner.is_gone(env)))
+        });
+        let bytes: usize = gone.iter().map(Slot::bytes_taken).sum();
+        if bytes > 0 {
+            self.memory.collect(bytes);
+        }
+        gone
     }
 
     fn take_all(&mut self, is_taken: impl Fn(&Slot) -> bool) -> Vec<Slot> {
@@ -295,12 +302,9 @@ pub fn remove(env: &Env, handle: Handle) {
 
 /// Tells V8 about memory outside its heap.
 fn report(env: &Env) -> Checked<()> {
-    let bytes = with(|registry| {
-        if registry.unreported.abs() < REPORT_BYTES { 0 } else { std::mem::take(&mut registry.unreported) }
-    });
     // Outside the borrow: this may run a garbage collection.
-    if bytes != 0 {
-        env.adjust_external_memory(bytes).map_err(napi_failure)?;
+    if let Some(change) = with(|registry| registry.memory.tell()) {
+        env.adjust_external_memory(change).map_err(napi_failure)?;
     }
     Ok(())
 }
@@ -365,5 +369,6 @@ fn end_of_environment(env: Env) {
         registry.watched.retain(|&watched| watched != env.raw());
         registry.take_all(|slot| slot.owner.as_ref().is_some_and(|owner| owner.is_of(&env)))
     });
+    with(|registry| dropped.iter().for_each(|slot| registry.memory.dispose(slot.bytes_taken())));
     drop(dropped);
 }

@@ -8,6 +8,7 @@
 mod backend;
 mod dtype;
 mod error;
+mod external_memory;
 pub mod kit;
 mod neu_norm;
 pub mod norm;
@@ -17,6 +18,7 @@ mod tensor;
 pub use backend::Backend;
 pub use dtype::DType;
 pub use error::{Error, ErrorCode, Result};
+pub use external_memory::ExternalMemory;
 pub use neu_norm::{NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, NeuNormSpec};
 pub use shape::{Grid, Layout, StepMode, element_count, show};
 pub use tensor::Tensor;
