@@ -7,12 +7,11 @@ use spikenorm_core::kit::{
 };
 use spikenorm_core::norm::{NormForward, NormGrads, NormOutput, NormSaved};
 use spikenorm_core::{
-    Backend, DType, Layout, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, Result, Tensor,
-    element_count,
+    Backend, DType, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, Result, Tensor, element_count,
 };
 
 use crate::element::{Element, with_float};
-use crate::{HostMemory, kit, neu_norm, neu_norm_channels_last, neu_norm_tiny, norm, tensor_ops};
+use crate::{HostMemory, kit, neu_norm, norm, tensor_ops};
 
 pub type CpuTensor = Tensor<HostMemory>;
 
@@ -76,11 +75,7 @@ impl Backend for Cpu {
     }
 
     fn neu_norm_forward(&self, call: &NeuNormForward<'_, HostMemory>) -> Result<NeuNormOutput<HostMemory>> {
-        with_float!(call.x.dtype, E => match call.spec.layout {
-            Layout::Contiguous if neu_norm_tiny::fits::<E>(call.grid) => neu_norm_tiny::forward::<E>(call),
-            Layout::Contiguous => neu_norm::forward::<E>(call),
-            Layout::ChannelsLast => neu_norm_channels_last::forward::<E>(call),
-        })
+        with_float!(call.x.dtype, E => neu_norm::forward::<E>(call))
     }
 
     fn neu_norm_backward(
@@ -89,13 +84,7 @@ impl Backend for Cpu {
         dy: &CpuTensor,
         carry: Option<&CpuTensor>,
     ) -> Result<NeuNormGrads<HostMemory>> {
-        with_float!(dy.dtype, E => match saved.spec.layout {
-            Layout::Contiguous if neu_norm_tiny::fits::<E>(saved.grid) => {
-                neu_norm_tiny::backward::<E>(saved, dy, carry)
-            }
-            Layout::Contiguous => neu_norm::backward::<E>(saved, dy, carry),
-            Layout::ChannelsLast => neu_norm_channels_last::backward::<E>(saved, dy, carry),
-        })
+        with_float!(dy.dtype, E => neu_norm::backward::<E>(saved, dy, carry))
     }
 
     fn add(&self, a: &CpuTensor, b: &CpuTensor) -> Result<CpuTensor> {

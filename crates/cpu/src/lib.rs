@@ -10,8 +10,6 @@ mod kit;
 mod matmul;
 mod memory;
 mod neu_norm;
-mod neu_norm_channels_last;
-mod neu_norm_tiny;
 mod norm;
 mod parallel;
 mod pool;

@@ -7,11 +7,10 @@
 
 use spikenorm_core::{Grid, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, NeuNormSpec, Result};
 
+use super::{Values, grads, output};
 use crate::HostMemory;
-use crate::backend::CpuTensor;
+use crate::backend::{Cpu, CpuTensor};
 use crate::element::{Element, Real};
-use crate::memory::Reading;
-use crate::neu_norm::output;
 use crate::parallel::vectorized;
 
 /// Bytes of an input up to which this is the faster way.
@@ -107,25 +106,18 @@ pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuN
     let pixels = grid.n * grid.s;
     let mut y = HostMemory::take(grid.len() * size_of::<E>())?;
     let mut state = HostMemory::take(pixels * size_of::<E::Acc>())?;
-    let (x, weight, initial) = (call.x.memory.read()?, call.weight.memory.read()?, read(call.state)?);
+    let (x, weight) = (Values::of(call.x)?, Values::of(call.weight)?);
+    let initial = call.state.map(Values::of).transpose()?;
     sweep_forward(ForwardPass {
         spec,
         grid,
-        x: x.slice::<E>(call.x.offset, grid.len()),
-        weight: weight.slice(call.weight.offset, call.weight.len()),
-        initial: values(&initial, call.state),
+        x: x.slice::<E>(),
+        weight: weight.slice(),
+        initial: initial.as_ref().map(Values::slice),
         y: &mut y.as_mut_slice::<E>()[..grid.len()],
         state: &mut state.as_mut_slice::<E::Acc>()[..pixels],
     });
     output::<E>(call, y, state)
-}
-
-fn read(tensor: Option<&CpuTensor>) -> Result<Option<Reading<'_>>> {
-    tensor.map(|tensor| tensor.memory.read()).transpose()
-}
-
-fn values<'a, A: Real>(memory: &'a Option<Reading<'_>>, tensor: Option<&CpuTensor>) -> Option<&'a [A]> {
-    memory.as_ref().zip(tensor).map(|(memory, tensor)| memory.slice(tensor.offset, tensor.len()))
 }
 
 struct BackwardPass<'a, E: Element> {
@@ -190,29 +182,23 @@ pub fn backward<E: Element>(
     carry: Option<&CpuTensor>,
 ) -> Result<NeuNormGrads<HostMemory>> {
     let (spec, grid) = (&saved.spec, saved.grid);
-    let dtype = <E::Acc as Element>::DTYPE;
-    let (pixels, weights) = (grid.n * grid.s, saved.weight.len());
     let mut dx = HostMemory::take(grid.len() * size_of::<E>())?;
-    let mut weight_grad = HostMemory::take(weights * size_of::<E::Acc>())?;
-    let mut state_grad = HostMemory::take(pixels * size_of::<E::Acc>())?;
-    let (dy_values, weight) = (dy.memory.read()?, saved.weight.memory.read()?);
-    let (states, carried) = (saved.states.memory.read()?, read(carry)?);
+    let mut state_grad = HostMemory::take(grid.n * grid.s * size_of::<E::Acc>())?;
+    let weight_grad = Cpu.allocate(&spec.weight_shape(), <E::Acc as Element>::DTYPE)?;
+    let (dy, weight, states) = (Values::of(dy)?, Values::of(&saved.weight)?, Values::of(&saved.states)?);
+    let carried = carry.map(Values::of).transpose()?;
     sweep_backward(BackwardPass {
         spec,
         grid,
-        dy: dy_values.slice::<E>(dy.offset, grid.len()),
-        weight: weight.slice(saved.weight.offset, weights),
-        state: states.slice(saved.states.offset, pixels),
-        carried: values(&carried, carry),
+        dy: dy.slice::<E>(),
+        weight: weight.slice(),
+        state: states.slice(),
+        carried: carried.as_ref().map(Values::slice),
         dx: &mut dx.as_mut_slice::<E>()[..grid.len()],
-        weight_grad: &mut weight_grad.as_mut_slice::<E::Acc>()[..weights],
-        state_grad: &mut state_grad.as_mut_slice::<E::Acc>()[..pixels],
+        weight_grad: weight_grad.memory.write()?.slice(0, weight_grad.len()),
+        state_grad: &mut state_grad.as_mut_slice::<E::Acc>()[..grid.n * grid.s],
     });
-    Ok(NeuNormGrads {
-        dx: CpuTensor::new(dx, &saved.input_shape, E::DTYPE),
-        weight: CpuTensor::new(weight_grad, &spec.weight_shape(), dtype),
-        state: CpuTensor::new(state_grad, &[grid.n, 1, spec.height, spec.width], dtype),
-    })
+    Ok(grads::<E>(saved, dx, weight_grad, state_grad))
 }
 
 #[cfg(test)]
@@ -222,9 +208,8 @@ mod tests {
     use spikenorm_core::norm::Layout;
 
     use super::*;
-    use crate::backend::Cpu;
     use crate::element::with_float;
-    use crate::neu_norm;
+    use crate::neu_norm::{backward as any_backward, forward as any_forward};
     use crate::tensor_ops::copy_of;
     use crate::tensor_ops::{fill, read_f64, write_f64};
 
@@ -266,14 +251,14 @@ mod tests {
                     spec: &spec, grid, x: &x, weight: &weight, state: state.as_ref(), record: true,
                 };
                 with_float!(dtype, E => {
-                    let output = if tiny { forward::<E>(&call) } else { neu_norm::forward::<E>(&call) }?;
+                    let output = if tiny { forward::<E>(&call) } else { any_forward::forward::<E>(&call) }?;
                     let saved = output.saved.expect("recorded");
                     // An optimiser may step in between.
                     fill(&weight, 99.0)?;
                     let grads = if tiny {
                         backward::<E>(&saved, &dy, carry.as_ref())
                     } else {
-                        neu_norm::backward::<E>(&saved, &dy, carry.as_ref())
+                        any_backward::backward::<E>(&saved, &dy, carry.as_ref())
                     }?;
                     Ok([output.y, output.state, grads.dx, grads.weight, grads.state])
                 })

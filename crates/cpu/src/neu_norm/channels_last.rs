@@ -7,16 +7,14 @@
 
 use spikenorm_core::{Grid, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, NeuNormSpec, Result};
 
+use super::{GROUPS, Values, grads, output};
 use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::{Element, Real};
-use crate::neu_norm::output;
 use crate::parallel::{for_each, vectorized};
 
 /// Bytes of one time step's piece of a task.
 const STRIP_BYTES: usize = 256 << 10;
-/// Groups of samples that share one partial weight gradient; fixed, so that the order of sums is.
-const GROUPS: usize = 8;
 /// Partial sums side by side in a sum over channels: two vectors of AVX2 in float32.
 const LANES: usize = 16;
 
@@ -67,8 +65,8 @@ fn cut<'a, E>(out: &'a mut [E], grid: Grid, width: usize, strips: &[Strip]) -> V
 /// `[rows, S]` to `[S, rows]`.
 fn turned<A: Real>(weight: &CpuTensor, s: usize) -> Result<HostMemory> {
     let mut memory = HostMemory::take(weight.bytes())?;
-    let source = weight.memory.read()?;
-    let source = source.slice::<A>(weight.offset, weight.len());
+    let source = Values::of(weight)?;
+    let source = source.slice::<A>();
     let target = &mut memory.as_mut_slice::<A>()[..source.len()];
     let rows = source.len() / s.max(1);
     for (row, values) in source.chunks_exact(s.max(1)).enumerate() {
@@ -87,11 +85,10 @@ pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuN
     let weight = turned::<E::Acc>(call.weight, grid.s)?;
     let weight = weight.read()?;
 
-    let x = call.x.memory.read()?;
-    let x = x.slice::<E>(call.x.offset, grid.len());
-    let initial = call.state.map(|state| state.memory.read()).transpose()?;
-    let initial = initial.as_ref().zip(call.state);
-    let initial = initial.map(|(memory, state)| memory.slice::<E::Acc>(state.offset, state.len()));
+    let x = Values::of(call.x)?;
+    let x = x.slice::<E>();
+    let initial = call.state.map(Values::of).transpose()?;
+    let initial = initial.as_ref().map(Values::slice);
 
     let strips = strips(grid, size_of::<E>(), 1);
     let ys = cut(&mut out.as_mut_slice::<E>()[..grid.len()], grid, grid.c, &strips);
@@ -112,31 +109,27 @@ pub fn backward<E: Element>(
     carry: Option<&CpuTensor>,
 ) -> Result<NeuNormGrads<HostMemory>> {
     let (spec, grid) = (&saved.spec, saved.grid);
-    let dtype = <E::Acc as Element>::DTYPE;
     let mut out = HostMemory::take(grid.len() * size_of::<E>())?;
     let mut state_grad = HostMemory::take(grid.n * grid.s * size_of::<E::Acc>())?;
     let weight = turned::<E::Acc>(&saved.weight, grid.s)?;
     let weight = weight.read()?;
 
-    let dy_memory = dy.memory.read()?;
-    let dy_values = dy_memory.slice::<E>(dy.offset, grid.len());
-    let states = saved.states.memory.read()?;
-    let states = states.slice::<E::Acc>(saved.states.offset, saved.states.len());
-    let carried = carry.map(|tensor| tensor.memory.read()).transpose()?;
-    let carried = carried.as_ref().zip(carry);
-    let carried = carried.map(|(memory, tensor)| memory.slice::<E::Acc>(tensor.offset, tensor.len()));
+    let (dy, states) = (Values::of(dy)?, Values::of(&saved.states)?);
+    let (dy, states) = (dy.slice::<E>(), states.slice());
+    let carried = carry.map(Values::of).transpose()?;
+    let carried = carried.as_ref().map(Values::slice);
 
     let strips = strips(grid, 2 * size_of::<E>(), grid.n.div_ceil(GROUPS));
     let dxs = cut(&mut out.as_mut_slice::<E>()[..grid.len()], grid, grid.c, &strips);
     let lasts = cut(&mut state_grad.as_mut_slice::<E::Acc>()[..grid.n * grid.s], grid, 1, &strips);
     let tasks: Vec<_> = strips.iter().zip(dxs).zip(lasts).collect();
     let weight = weight.slice(0, saved.weight.len());
-    let pass = Pass { spec, grid, input: dy_values, weight, states, initial: carried };
-    let partials = for_each(2 * size_of_val(dy_values), tasks, |((strip, dxs), lasts)| {
+    let pass = Pass { spec, grid, input: dy, weight, states, initial: carried };
+    let partials = for_each(2 * size_of_val(dy), tasks, |((strip, dxs), lasts)| {
         backward_strip(&pass, strip, dxs, lasts)
     })?;
 
-    let weight_grad = Cpu.allocate(&spec.weight_shape(), dtype)?;
+    let weight_grad = Cpu.allocate(&spec.weight_shape(), <E::Acc as Element>::DTYPE)?;
     {
         let rows = spec.weight_shape()[0];
         let mut memory = weight_grad.memory.write()?;
@@ -150,11 +143,7 @@ pub fn backward<E: Element>(
             }
         }
     }
-    Ok(NeuNormGrads {
-        dx: CpuTensor::new(out, &saved.input_shape, E::DTYPE),
-        weight: weight_grad,
-        state: CpuTensor::new(state_grad, &[grid.n, 1, spec.height, spec.width], dtype),
-    })
+    Ok(grads::<E>(saved, out, weight_grad, state_grad))
 }
 
 /// What every task of one pass reads.

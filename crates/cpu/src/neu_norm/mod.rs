@@ -1,0 +1,96 @@
+//! NeuNorm on the CPU: a task owns a sample (or a strip of its pixels, where a sample is large; in backward a group of
+//! samples) and walks t inside, so that the input is read from memory once and the state stays in cache.
+
+mod backward;
+mod channels_last;
+mod forward;
+mod strips;
+mod tiny;
+
+use spikenorm_core::{Layout, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, Result};
+
+use crate::HostMemory;
+use crate::backend::CpuTensor;
+use crate::element::Element;
+use crate::memory::Reading;
+use crate::tensor_ops::copy_of;
+
+/// Groups of samples that share one partial weight gradient, at most; fixed, so that the order of sums is.
+const GROUPS: usize = 8;
+
+pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuNormOutput<HostMemory>> {
+    match call.spec.layout {
+        Layout::Contiguous if tiny::fits::<E>(call.grid) => tiny::forward::<E>(call),
+        Layout::Contiguous => forward::forward::<E>(call),
+        Layout::ChannelsLast => channels_last::forward::<E>(call),
+    }
+}
+
+pub fn backward<E: Element>(
+    saved: &NeuNormSaved<HostMemory>,
+    dy: &CpuTensor,
+    carry: Option<&CpuTensor>,
+) -> Result<NeuNormGrads<HostMemory>> {
+    match saved.spec.layout {
+        Layout::Contiguous if tiny::fits::<E>(saved.grid) => tiny::backward::<E>(saved, dy, carry),
+        Layout::Contiguous => backward::backward::<E>(saved, dy, carry),
+        Layout::ChannelsLast => channels_last::backward::<E>(saved, dy, carry),
+    }
+}
+
+/// What a forward gives: its output, the state after the last of the steps' states `[T, N, S]`, and what backward needs.
+fn output<E: Element>(
+    call: &NeuNormForward<'_, HostMemory>,
+    y: HostMemory,
+    states: HostMemory,
+) -> Result<NeuNormOutput<HostMemory>> {
+    let (spec, grid) = (call.spec, call.grid);
+    let states = CpuTensor::new(states, &[grid.t, grid.n, grid.s], <E::Acc as Element>::DTYPE);
+    let last = states.rows(grid.t.saturating_sub(1), 1).reshape(&[grid.n, 1, spec.height, spec.width])?;
+    // A view of the last step would hold all T states alive.
+    let state = if grid.t > 1 { copy_of(&last)? } else { last };
+    let saved = if call.record {
+        Some(NeuNormSaved {
+            spec: spec.clone(),
+            grid,
+            input_shape: call.x.shape.clone(),
+            input_dtype: E::DTYPE,
+            weight: copy_of(call.weight)?,
+            states,
+        })
+    } else {
+        None
+    };
+    Ok(NeuNormOutput { y: CpuTensor::new(y, &call.x.shape, E::DTYPE), state, saved })
+}
+
+/// What a backward gives.
+fn grads<E: Element>(
+    saved: &NeuNormSaved<HostMemory>,
+    dx: HostMemory,
+    weight: CpuTensor,
+    state: HostMemory,
+) -> NeuNormGrads<HostMemory> {
+    let shape = [saved.grid.n, 1, saved.spec.height, saved.spec.width];
+    NeuNormGrads {
+        dx: CpuTensor::new(dx, &saved.input_shape, E::DTYPE),
+        weight,
+        state: CpuTensor::new(state, &shape, <E::Acc as Element>::DTYPE),
+    }
+}
+
+/// A tensor's memory, and the values in it.
+struct Values<'a> {
+    memory: Reading<'a>,
+    tensor: &'a CpuTensor,
+}
+
+impl<'a> Values<'a> {
+    fn of(tensor: &'a CpuTensor) -> Result<Self> {
+        Ok(Self { memory: tensor.memory.read()?, tensor })
+    }
+
+    fn slice<E: bytemuck::Pod>(&self) -> &[E] {
+        self.memory.slice(self.tensor.offset, self.tensor.len())
+    }
+}
