@@ -1,6 +1,8 @@
 //! The formulas of the layer family on `[rows, C]` numbers, in float64: what happens between the
 //! sweep that sums and the sweep that writes. Backends do the sweeps; this is the arithmetic between.
 
+use std::ops::Range;
+
 use super::{NormSpec, Rows};
 use crate::Grid;
 
@@ -79,6 +81,18 @@ impl Affine<'_> {
     #[inline(always)]
     pub fn bias(&self, t: usize, c: usize) -> f64 {
         self.bias.map_or(0.0, |b| b[self.spec.bias.of(t) * self.spec.channels + c])
+    }
+
+    /// The weights of `channels` at step `t`; `None` stands for ones.
+    #[inline(always)]
+    pub fn weights(&self, t: usize, channels: Range<usize>) -> Option<&[f64]> {
+        self.weight.map(|w| &w[self.spec.weight.of(t) * self.spec.channels..][channels])
+    }
+
+    /// The biases of `channels` at step `t`; `None` stands for zeros.
+    #[inline(always)]
+    pub fn biases(&self, t: usize, channels: Range<usize>) -> Option<&[f64]> {
+        self.bias.map(|b| &b[self.spec.bias.of(t) * self.spec.channels..][channels])
     }
 
     #[inline(always)]

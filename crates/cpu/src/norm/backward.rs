@@ -174,40 +174,51 @@ impl<E: Element> Pass<'_, E> {
         let s = tile.grid.s;
         let streaming = size_of_val(self.x) >= STREAMING_BYTES;
         let width = rows.len() / self.affine.spec.statistics.count(self.grid.t).max(1);
-        let coefficients = |t: usize, c: usize| {
-            let (step, channel) = (tile.t0 + t, tile.c0 + c);
-            let row = self.row(step, channel);
-            let k = rows[self.affine.spec.statistics.of(step) * width + channel - first];
-            let rstd = self.normalizer.rstd[row];
-            let gain = self.affine.scale(step) * self.affine.weight(step, channel);
-            let c2 = rstd * rstd * k.k2;
-            // What the rounded mean leaves out is a constant.
-            let c1 = rstd * k.k1 - self.normalizer.low[row] * c2;
-            let high = self.normalizer.high[row];
-            [high, E::Acc::from_f64(rstd * gain), E::Acc::from_f64(c1), E::Acc::from_f64(c2)]
-        };
+        // Of a step's channels, and repeated over their columns.
+        let mut channels: [Vec<E::Acc>; 4] = std::array::from_fn(|_| vec![E::Acc::default(); tile.c]);
         let mut columns = vec![E::Acc::default(); if tile.is_long() { 0 } else { 4 * tile.c * s }];
         for t in (0..tile.t).rev() {
-            if !tile.is_long() {
-                let per_channel = (0..tile.c).map(|c| coefficients(t, c));
-                kernels_short::spread_all(per_channel, s, &mut columns);
-            }
-            for n in (0..tile.n).rev() {
-                let (x, dy) = (tile.slab(self.x, t, n), tile.slab(self.dy, t, n));
-                let dx = &mut *slabs[t * tile.n + n];
-                if tile.is_long() {
-                    let rows = x.chunks_exact(s).zip(dy.chunks_exact(s)).zip(dx.chunks_exact_mut(s));
-                    for (c, ((x, dy), dx)) in rows.enumerate() {
-                        kernels_long::backward_apply(x, dy, dx, coefficients(t, c), streaming);
+            let step = tile.t0 + t;
+            let row = self.affine.spec.statistics.of(step) * width + tile.c0 - first;
+            self.coefficients(step, tile.c0, &rows[row..row + tile.c], &mut channels);
+            if tile.is_long() {
+                let [high, g, c1, c2] = &channels;
+                for n in tile.again() {
+                    let x = tile.slab(self.x, t, n).chunks_exact(s);
+                    let dy = tile.slab(self.dy, t, n).chunks_exact(s);
+                    let dx = slabs[t * tile.n + n].chunks_exact_mut(s);
+                    for (c, ((x, dy), dx)) in x.zip(dy).zip(dx).enumerate() {
+                        let coefficients = [high[c], g[c], c1[c], c2[c]];
+                        kernels_long::backward_apply(x, dy, dx, coefficients, streaming);
                     }
-                } else {
-                    let mut parts = columns.chunks_exact(tile.c * s);
-                    let spread: [&[E::Acc]; 4] = std::array::from_fn(|_| parts.next().unwrap_or_default());
-                    kernels_short::backward_apply(x, dy, dx, spread, streaming);
+                }
+            } else {
+                let spread = kernels_short::spread_all(&channels, s, &mut columns);
+                for n in tile.again() {
+                    let (x, dy) = (tile.slab(self.x, t, n), tile.slab(self.dy, t, n));
+                    kernels_short::backward_apply(x, dy, &mut *slabs[t * tile.n + n], spread, streaming);
                 }
             }
         }
         fence(streaming);
+    }
+
+    /// What `dx = g·dy − c1 − (x − high)·c2` takes for each of the channels from `c0` on, at one step. `k`: theirs.
+    #[inline(always)]
+    fn coefficients(&self, step: usize, c0: usize, k: &[DxCoefficients], out: &mut [Vec<E::Acc>; 4]) {
+        let row = self.row(step, c0);
+        let rows = row..row + k.len();
+        let (rstd, low) = (&self.normalizer.rstd[rows.clone()], &self.normalizer.low[rows.clone()]);
+        let (p, weights) = (self.affine.scale(step), self.affine.weights(step, c0..c0 + k.len()));
+        let [high, g, c1, c2] = out;
+        high.copy_from_slice(&self.normalizer.high[rows]);
+        for c in 0..k.len() {
+            let slope = rstd[c] * rstd[c] * k[c].k2;
+            g[c] = E::Acc::from_f64(rstd[c] * (p * weights.map_or(1.0, |w| w[c])));
+            // What the rounded mean leaves out is a constant.
+            c1[c] = E::Acc::from_f64(rstd[c] * k[c].k1 - low[c] * slope);
+            c2[c] = E::Acc::from_f64(slope);
+        }
     }
 }
 

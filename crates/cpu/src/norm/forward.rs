@@ -1,6 +1,8 @@
 //! Forward: moments per tile, statistics per row, then `y = (x − mean)·a + b` per tile. In a
 //! channels plan both sweeps are one task and memory is read once.
 
+use std::ops::Range;
+
 use spikenorm_core::norm::{
     Affine, CpuPlan, Moments, NormForward, NormOutput, NormSaved, NormSpec, RowStatistics, Statistics,
 };
@@ -189,34 +191,51 @@ fn apply<E: Element>(
     let width = normalizer.high.len() / spec.statistics.count(tile.grid.t).max(1);
     let s = tile.grid.s;
     let streaming = tile.grid.len() * size_of::<E>() >= STREAMING_BYTES;
-    let coefficients = |t: usize, c: usize| {
-        let row = spec.statistics.of(tile.t0 + t) * width + tile.c0 - first + c;
-        let (step, channel) = (tile.t0 + t, tile.c0 + c);
-        let p = affine.scale(step);
-        let a = p * affine.weight(step, channel) * normalizer.rstd[row];
-        let high = normalizer.high[row];
-        // What the rounded mean leaves out is the bias's: a constant.
-        let b = p * affine.bias(step, channel) - normalizer.low[row] * a;
-        [high, E::Acc::from_f64(a), E::Acc::from_f64(b)]
-    };
+    // Of a step's channels, and repeated over their columns.
+    let mut channels: [Vec<E::Acc>; 3] = std::array::from_fn(|_| vec![E::Acc::default(); tile.c]);
     let mut columns = vec![E::Acc::default(); if tile.is_long() { 0 } else { 3 * tile.c * s }];
     for t in (0..tile.t).rev() {
+        let step = tile.t0 + t;
+        let row = spec.statistics.of(step) * width + tile.c0 - first;
+        coefficients(normalizer, row..row + tile.c, affine, step, tile.c0, &mut channels);
         if tile.is_long() {
-            for n in (0..tile.n).rev() {
+            let [high, a, b] = &channels;
+            for n in tile.again() {
                 let rows = tile.slab(x, t, n).chunks_exact(s).zip(slabs[t * tile.n + n].chunks_exact_mut(s));
                 for (c, (x, y)) in rows.enumerate() {
-                    kernels_long::apply(x, y, coefficients(t, c), streaming);
+                    kernels_long::apply(x, y, [high[c], a[c], b[c]], streaming);
                 }
             }
         } else {
-            let per_channel = (0..tile.c).map(|c| coefficients(t, c));
-            kernels_short::spread_all(per_channel, s, &mut columns);
-            let mut parts = columns.chunks_exact(tile.c * s);
-            let spread: [&[E::Acc]; 3] = std::array::from_fn(|_| parts.next().unwrap_or_default());
-            for n in (0..tile.n).rev() {
+            let spread = kernels_short::spread_all(&channels, s, &mut columns);
+            for n in tile.again() {
                 kernels_short::apply(tile.slab(x, t, n), &mut *slabs[t * tile.n + n], spread, streaming);
             }
         }
     }
     fence(streaming);
+}
+
+/// What `y = (x − high)·a + b` takes for each of the channels from `c0` on, at one step. `rows`: theirs in the normalizer.
+#[inline(always)]
+fn coefficients<A: Real>(
+    normalizer: &Normalizer<A>,
+    rows: Range<usize>,
+    affine: &Affine<'_>,
+    step: usize,
+    c0: usize,
+    out: &mut [Vec<A>; 3],
+) {
+    let channels = c0..c0 + rows.len();
+    let (p, weights) = (affine.scale(step), affine.weights(step, channels.clone()));
+    let biases = affine.biases(step, channels);
+    let (rstd, low) = (&normalizer.rstd[rows.clone()], &normalizer.low[rows.clone()]);
+    let [high, a, b] = out;
+    high.copy_from_slice(&normalizer.high[rows]);
+    for c in 0..rstd.len() {
+        let gain = p * weights.map_or(1.0, |w| w[c]) * rstd[c];
+        a[c] = A::from_f64(gain);
+        // What the rounded mean leaves out is the bias's: a constant.
+        b[c] = A::from_f64(p * biases.map_or(0.0, |b| b[c]) - low[c] * gain);
+    }
 }

@@ -35,19 +35,22 @@ pub fn spread<A: Copy>(per_channel: impl Iterator<Item = A>, s: usize, out: &mut
     }
 }
 
-/// Repeats the K coefficients of every channel over its columns, into K arrays one after the other.
+/// Repeats the K coefficients of every channel over its columns, for which `out` has room; with one column a channel they
+/// are used as they are.
 #[inline(always)]
-pub fn spread_all<A: Copy, const K: usize>(
-    per_channel: impl Iterator<Item = [A; K]>,
+pub fn spread_all<'a, A: Copy, const K: usize>(
+    channels: &'a [Vec<A>; K],
     s: usize,
-    out: &mut [A],
-) {
-    let width = out.len() / K;
-    for (c, coefficients) in per_channel.enumerate() {
-        for (k, value) in coefficients.into_iter().enumerate() {
-            out[k * width + c * s..][..s].fill(value);
-        }
+    out: &'a mut [A],
+) -> [&'a [A]; K] {
+    if s == 1 {
+        return channels.each_ref().map(Vec::as_slice);
     }
+    let width = out.len() / K;
+    for (values, columns) in channels.iter().zip(out.chunks_exact_mut(width.max(1))) {
+        spread(values.iter().copied(), s, columns);
+    }
+    std::array::from_fn(|k| &out[k * width..][..width])
 }
 
 /// Sum of a channel's S columns, in float64.

@@ -43,6 +43,14 @@ impl Tile {
         s > SHORT_ROW || (s >= FAIRLY_LONG_ROW && self.c * s > WIDE_TILE)
     }
 
+    /// The samples in the order of the second sweep. The last ones read are the likeliest to be still in cache; but where
+    /// rows follow each other in memory, prefetchers go forwards.
+    #[inline(always)]
+    pub fn again(&self) -> impl Iterator<Item = usize> {
+        let (n, forwards) = (self.n, self.c == self.grid.c);
+        (0..n).map(move |i| if forwards { i } else { n - 1 - i })
+    }
+
     /// The tile's own extents as a grid.
     pub fn extent(&self) -> Grid {
         Grid { t: self.t, n: self.n, c: self.c, s: self.grid.s }
