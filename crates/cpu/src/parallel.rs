@@ -1,36 +1,51 @@
 //! Threads and SIMD: how tasks are handed to the cores, and how a loop gets compiled for the
 //! instruction set found at run time.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use spikenorm_core::{Error, ErrorCode, Result};
 
-/// Work below this many bytes is done on the calling thread: waking the others costs about 5 µs.
+/// Work below this many bytes is done on the calling thread: handing it out costs about 5 µs.
 pub const SERIAL_BYTES: usize = 128 << 10;
+/// How long threads stay awake for what may come next, and the caller waits for them without going to sleep. Waking a
+/// sleeping thread takes 50 µs and more on a virtual machine, as long as a small tensor's pass.
+const AWAKE: Duration = Duration::from_micros(100);
 
-static POOL: RwLock<Option<Arc<ThreadPool>>> = RwLock::new(None);
+/// The calling thread, and those that help it.
+struct Team {
+    threads: usize,
+    helpers: ThreadPool,
+    /// Counts the calls, so that helpers that stay awake see the next one.
+    calls: Arc<AtomicUsize>,
+}
+
+static TEAM: RwLock<Option<Arc<Team>>> = RwLock::new(None);
 static ARCH: OnceLock<pulp::Arch> = OnceLock::new();
 
-fn build(threads: usize) -> Result<Arc<ThreadPool>> {
-    ThreadPoolBuilder::new()
-        .num_threads(threads)
+fn build(threads: usize) -> Result<Team> {
+    let helpers = ThreadPoolBuilder::new()
+        // None would stand for the number of cores.
+        .num_threads((threads - 1).max(1))
         .thread_name(|index| format!("spikenorm-{index}"))
         .build()
-        .map(Arc::new)
-        .map_err(|error| Error::new(ErrorCode::Argument, format!("cannot start {threads} threads: {error}")))
+        .map_err(|error| {
+            Error::new(ErrorCode::Argument, format!("cannot start {threads} threads: {error}"))
+        })?;
+    Ok(Team { threads, helpers, calls: Arc::default() })
 }
 
-fn thread_pool() -> Result<Arc<ThreadPool>> {
-    if let Some(pool) = &*POOL.read().unwrap_or_else(PoisonError::into_inner) {
-        return Ok(Arc::clone(pool));
+fn team() -> Result<Arc<Team>> {
+    if let Some(team) = &*TEAM.read().unwrap_or_else(PoisonError::into_inner) {
+        return Ok(Arc::clone(team));
     }
     set_num_threads(std::thread::available_parallelism().map_or(1, usize::from))?;
-    thread_pool()
+    team()
 }
 
-/// Number of threads every later operation of this process uses. Changes no result.
+/// Number of threads every later operation of this process uses, the calling one included. Changes no result.
 pub fn set_num_threads(threads: usize) -> Result<()> {
     if threads == 0 || threads > 1024 {
         return Err(Error::new(
@@ -38,12 +53,12 @@ pub fn set_num_threads(threads: usize) -> Result<()> {
             format!("setNumThreads: expected 1 to 1024 threads, got {threads}"),
         ));
     }
-    *POOL.write().unwrap_or_else(PoisonError::into_inner) = Some(build(threads)?);
+    *TEAM.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(build(threads)?));
     Ok(())
 }
 
 pub fn num_threads() -> Result<usize> {
-    Ok(thread_pool()?.current_num_threads())
+    Ok(team()?.threads)
 }
 
 /// Runs `task` for every item, in parallel when `bytes` of memory traffic make it worth while.
@@ -56,12 +71,12 @@ where
     if bytes < SERIAL_BYTES || items.len() < 2 {
         return Ok(items.into_iter().map(task).collect());
     }
-    let pool = thread_pool()?;
-    if pool.current_num_threads() == 1 {
+    let team = team()?;
+    if team.threads == 1 {
         return Ok(items.into_iter().map(task).collect());
     }
     let slots: Vec<_> = items.into_iter().map(|item| Mutex::new((Some(item), None))).collect();
-    in_parallel(&pool, slots.len(), &|index| {
+    in_parallel(&team, slots.len(), &|index| {
         // Nobody else has this index, so the lock is free.
         let mut slot = slots[index].lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(item) = slot.0.take() {
@@ -74,9 +89,53 @@ where
     Ok(slots.into_iter().map(result).collect())
 }
 
-/// Rayon's part, compiled once: for each of the callers it would be a fifth of the binary.
-fn in_parallel(pool: &ThreadPool, count: usize, task: &(dyn Fn(usize) + Sync)) {
-    pool.install(|| (0..count).into_par_iter().for_each(task));
+/// Everyone has a share of neighbouring indices, and takes from the others' when it is done: neighbours touch neighbouring
+/// memory, where two threads would be in each other's way. Not generic: for each of the callers it would be a fifth of the
+/// binary.
+fn in_parallel(team: &Team, count: usize, task: &(dyn Fn(usize) + Sync)) {
+    let threads = count.min(team.threads);
+    let helpers = threads - 1;
+    let shares: Vec<_> = (0..threads).map(|share| AtomicUsize::new(share * count / threads)).collect();
+    let work = |own: usize| {
+        for share in (0..threads).map(|i| (own + i) % threads) {
+            let end = (share + 1) * count / threads;
+            loop {
+                let index = shares[share].fetch_add(1, Ordering::Relaxed);
+                if index >= end {
+                    break;
+                }
+                task(index);
+            }
+        }
+    };
+    let (joined, finished) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let call = team.calls.fetch_add(1, Ordering::Release) + 1;
+    team.helpers.in_place_scope(|scope| {
+        for _ in 0..helpers {
+            scope.spawn(|_| {
+                work(joined.fetch_add(1, Ordering::Relaxed) + 1);
+                finished.fetch_add(1, Ordering::Release);
+            });
+        }
+        work(0);
+        // The end of the scope would send this thread to sleep.
+        wait_awake(|| finished.load(Ordering::Acquire) == helpers);
+    });
+    for _ in 0..helpers {
+        let calls = Arc::clone(&team.calls);
+        team.helpers.spawn(move || wait_awake(|| calls.load(Ordering::Acquire) != call));
+    }
+}
+
+/// Waits without sleeping, but not for long, and makes way for others.
+fn wait_awake(is_over: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_over() && start.elapsed() < AWAKE {
+        for _ in 0..16 {
+            std::hint::spin_loop();
+        }
+        std::thread::yield_now();
+    }
 }
 
 /// Defines a function whose body is compiled once for every instruction set (AVX2 or NEON, and the baseline) and
