@@ -35,11 +35,17 @@ interface Tally {
   seconds: number
 }
 
-/** @param settle milliseconds to wait between the rounds of different contestants */
+export interface Turns {
+  /** Milliseconds to wait between the rounds of different contestants. */
+  settle?: number
+  /** Rounds of a contestant before the next one's turn. Of several, the first is not counted: it finds a cold cache. */
+  rounds?: number
+}
+
 export async function alternate(
   contestants: Contestant[],
   budget: Budget,
-  settle: number = SETTLE_MS.cpu,
+  { settle = SETTLE_MS.cpu, rounds = 1 }: Turns = {},
 ): Promise<Map<string, Timings>> {
   const tallies: Tally[] = contestants.map((contestant) => ({
     contestant,
@@ -50,18 +56,19 @@ export async function alternate(
   for (;;) {
     const running = tallies.filter((tally) => !isDone(tally, budget))
     if (running.length === 0) break
-    for (const tally of running) await takeRound(tally, tallies.length > 1 ? settle : 0)
+    for (const tally of running) {
+      if (settle > 0 && tallies.length > 1) await sleep(settle)
+      for (let round = 0; round < rounds; round++) await takeRound(tally, round > 0 || rounds === 1)
+    }
   }
   return new Map(tallies.map(({ contestant, samples }) => [contestant.name, timingsOf(samples)]))
 }
 
-async function takeRound(tally: Tally, settle: number): Promise<void> {
-  if (settle > 0) await sleep(settle)
+async function takeRound(tally: Tally, counts: boolean): Promise<void> {
   const started = performance.now()
   const round = await tally.contestant.round()
-  tally.rounds++
   tally.seconds += (performance.now() - started) / 1000
-  if (tally.rounds <= 0) return
+  if (!counts || ++tally.rounds <= 0) return
   tally.samples.forward.push(...round.forward)
   tally.samples.backward.push(...round.backward)
 }

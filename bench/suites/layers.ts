@@ -15,6 +15,9 @@ import { preparePeer } from '../peers/contestant.js'
 import { Progress } from '../report/progress.js'
 import type { LayerRow, PeerCell } from '../report/results.js'
 
+/** Rounds of a contestant in a row where its buffers are to stay in the cache. */
+const HOT_ROUNDS = 9
+
 /** One contest: everything but the layer and direction of a row. */
 interface Case {
   device: Device
@@ -120,8 +123,8 @@ async function measure(
     }
     timings =
       launch === 'call'
-        ? await alternate([...contestants, team], options)
-        : await alternate(contestants, options, SETTLE_MS.cuda)
+        ? await alternate([...contestants, team], options, { rounds: cache === 'hot' ? HOT_ROUNDS : 1 })
+        : await alternate(contestants, options, { settle: SETTLE_MS.cuda })
   } finally {
     if (launch === 'call') team.release()
     for (const contestant of contestants) await contestant.dispose()

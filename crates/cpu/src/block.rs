@@ -19,7 +19,8 @@ const HUGE_PAGE: usize = 2 << 20;
 #[derive(Debug)]
 pub enum Block {
     Heap(Vec<Line>),
-    Mapped(MmapMut),
+    /// The first so many bytes of a mapping.
+    Mapped(MmapMut, usize),
 }
 
 impl Block {
@@ -27,12 +28,14 @@ impl Block {
     pub fn zeroed(lines: usize) -> Option<Self> {
         let bytes = lines.checked_mul(size_of::<Line>())?;
         if bytes >= HUGE_PAGE
-            && let Ok(map) = MmapMut::map_anon(bytes)
+            // Linux starts a mapping at a huge page if it is a number of them long.
+            && let Ok(map) = MmapMut::map_anon(bytes.next_multiple_of(HUGE_PAGE))
         {
-            // Only advice: a kernel without huge pages says no, and the block is as good as any other.
+            // Only advice: a kernel without huge pages says no, and the block is as good as any other. Not for the end,
+            // which would take up a whole one.
             #[cfg(target_os = "linux")]
-            let _ = map.advise(memmap2::Advice::HugePage);
-            return Some(Self::Mapped(map));
+            let _ = map.advise_range(memmap2::Advice::HugePage, 0, bytes / HUGE_PAGE * HUGE_PAGE);
+            return Some(Self::Mapped(map, bytes));
         }
         bytemuck::allocation::try_zeroed_vec(lines).ok().map(Self::Heap)
     }
@@ -50,7 +53,7 @@ impl Deref for Block {
     fn deref(&self) -> &[Line] {
         match self {
             Self::Heap(lines) => lines,
-            Self::Mapped(map) => bytemuck::cast_slice(map),
+            Self::Mapped(map, bytes) => bytemuck::cast_slice(&map[..*bytes]),
         }
     }
 }
@@ -59,7 +62,7 @@ impl DerefMut for Block {
     fn deref_mut(&mut self) -> &mut [Line] {
         match self {
             Self::Heap(lines) => lines,
-            Self::Mapped(map) => bytemuck::cast_slice_mut(map),
+            Self::Mapped(map, bytes) => bytemuck::cast_slice_mut(&mut map[..*bytes]),
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::block::{Block, Line};
 const SMALL_LINES: usize = 257;
 /// Allocations after which a past peak of live memory stops counting.
 const EPOCH: usize = 512;
-/// Bytes that may always stay cached.
-const FLOOR_BYTES: usize = 16 << 20;
+/// Bytes that may stay cached beyond what was live at once: blocks of many sizes, needed at different moments.
+const SLACK_BYTES: usize = 16 << 20;
 
 /// Bytes of this process's tensors on the CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +56,11 @@ fn size_class(lines: usize) -> usize {
     lines.div_ceil(step) * step
 }
 
+/// Bytes to keep, live or cached, where at most `peak` have been live at once.
+fn kept(peak: usize) -> usize {
+    peak + peak / 8 + SLACK_BYTES
+}
+
 /// A block of at least `bytes` bytes with unspecified (initialised) contents.
 pub fn take(bytes: usize) -> Result<Block> {
     let lines = size_class(bytes.div_ceil(size_of::<Line>()).max(1));
@@ -93,7 +98,7 @@ pub fn give(block: Block) {
     let bytes = lines * size_of::<Line>();
     let mut pool = lock();
     pool.stats.allocated -= bytes;
-    let keep = pool.recent_peaks[0].max(pool.recent_peaks[1]).max(FLOOR_BYTES);
+    let keep = kept(pool.recent_peaks[0].max(pool.recent_peaks[1]));
     if pool.stats.allocated + pool.stats.cached + bytes <= keep {
         pool.stats.cached += bytes;
         match pool.small.get_mut(lines) {
@@ -131,7 +136,7 @@ impl Pool {
 
     /// Drops cached blocks, largest first, until no more is kept than the recent past needed.
     fn trim(&mut self) {
-        let keep = self.recent_peaks[1].max(FLOOR_BYTES);
+        let keep = kept(self.recent_peaks[1]);
         while self.stats.allocated + self.stats.cached > keep {
             let Some(mut class) = self.free.last_entry() else { return self.trim_small(keep) };
             let lines = *class.key();
