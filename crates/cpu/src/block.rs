@@ -29,7 +29,8 @@ impl Block {
         let bytes = lines.checked_mul(size_of::<Line>())?;
         if bytes >= HUGE_PAGE
             // Linux starts a mapping at a huge page if it is a number of them long.
-            && let Ok(map) = MmapMut::map_anon(bytes.next_multiple_of(HUGE_PAGE))
+            && let Some(whole) = bytes.checked_next_multiple_of(HUGE_PAGE)
+            && let Ok(map) = MmapMut::map_anon(whole)
         {
             // Only advice: a kernel without huge pages says no, and the block is as good as any other. Not for the end,
             // which would take up a whole one.
