@@ -5,7 +5,9 @@
     reason = "arrays of one length, side by side: an index reads better than zips of five"
 )]
 
-use spikenorm_core::{Grid, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, NeuNormSpec, Result};
+use spikenorm_core::{
+    DType, Grid, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, NeuNormSpec, Result,
+};
 
 use super::{Values, grads, output};
 use crate::HostMemory;
@@ -18,9 +20,15 @@ const TINY_BYTES: usize = 32 << 10;
 /// Pixels of a group: two registers of float32.
 const GROUP: usize = 16;
 
-/// Whether a pass over `grid` is to be done here.
+/// Whether a pass over `grid` is to be done here. Only float32 is: calls this small are rare in other types, whose loops
+/// would take tens of kilobytes of the binary each.
 pub fn fits<E: Element>(grid: Grid) -> bool {
-    grid.t == 1 && grid.n > 0 && grid.c > 0 && grid.s > 0 && grid.len() * size_of::<E>() <= TINY_BYTES
+    E::DTYPE == DType::F32
+        && grid.t == 1
+        && grid.n > 0
+        && grid.c > 0
+        && grid.s > 0
+        && grid.len() * size_of::<E>() <= TINY_BYTES
 }
 
 /// Pixels `p0..` of the rows of a sample, a whole group or the rest of one.
@@ -204,7 +212,6 @@ pub fn backward<E: Element>(
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use spikenorm_core::DType;
     use spikenorm_core::norm::Layout;
 
     use super::*;

@@ -26,9 +26,14 @@ const LANES: usize = 8;
 /// Channels whose sums are taken one after the other before any of them is used: their latencies overlap.
 const BLOCK: usize = 16;
 
-/// Whether a pass over `grid` is to be done here.
+/// Whether a pass over `grid` is to be done here. Only float32 is: calls this small are rare in other types, whose loops
+/// would take tens of kilobytes of the binary each.
 pub fn fits<E: Element>(grid: Grid) -> bool {
-    grid.t == 1 && grid.n > 0 && grid.s >= LANES && grid.len() * size_of::<E>() <= TINY_BYTES
+    E::DTYPE == DType::F32
+        && grid.t == 1
+        && grid.n > 0
+        && grid.s >= LANES
+        && grid.len() * size_of::<E>() <= TINY_BYTES
 }
 
 /// The rows of one channel, one per sample.
