@@ -45,7 +45,12 @@ impl CpuPlan {
         let balanced = channels_of(WIDE_SLAB_BYTES).min(grid.c / ENOUGH_TASKS);
         let balanced = balanced.max(narrow).max((TASK_BYTES / channel.max(1)).min(grid.c));
         let per_tile = balanced.min(HOT_BYTES / channel.max(1));
-        if per_tile >= narrow.max(1) && grid.c.div_ceil(per_tile) >= LEAST_TASKS.min(total / TASK_BYTES) {
+        // Many channels could be hot together, or tiles are as wide as is good for memory.
+        let is_worth_it = per_tile == balanced || per_tile * channel_row >= WIDE_SLAB_BYTES;
+        if is_worth_it
+            && per_tile >= narrow.max(1)
+            && grid.c.div_ceil(per_tile) >= LEAST_TASKS.min(total / TASK_BYTES)
+        {
             return Self::Channels { per_tile };
         }
         Self::blocks(grid, size * tensors)
