@@ -1,5 +1,5 @@
 //! What spikenorm is made of before any device is involved: dtypes, shapes, the specification of
-//! every layer, the plans that split its work, and the errors.
+//! every layer, the plans that split its work, the errors, and what V8 is told of the memory.
 //!
 //! A call is checked and planned here and computed in a backend (`crates/cpu`, `crates/cuda`),
 //! which implements [`Backend`].

@@ -1,5 +1,5 @@
 //! A pool of freed blocks. A fresh page costs more to fault in than the arithmetic done on it, so
-//! blocks are kept and handed out again, up to what the recent past needed at once.
+//! blocks are kept and handed out again, up to a little more than what the recent past needed at once.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -4,7 +4,7 @@
 use spikenorm_core::{NeuNormGrads, NeuNormSaved, NeuNormSpec, Result};
 
 use super::strips::{COLUMNS, Strip, cut, cut_states, strips};
-use super::{GROUPS, Values, grads};
+use super::{BackwardInputs, GROUPS, grads, take_grads};
 use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::{Element, Real};
@@ -30,13 +30,10 @@ pub fn backward<E: Element>(
     carry: Option<&CpuTensor>,
 ) -> Result<NeuNormGrads<HostMemory>> {
     let (spec, grid) = (&saved.spec, saved.grid);
-    let mut out = HostMemory::take(grid.len() * size_of::<E>())?;
-    let mut state_grad = HostMemory::take(grid.n * grid.s * size_of::<E::Acc>())?;
-
-    let (dy, weight, states) = (Values::of(dy)?, Values::of(&saved.weight)?, Values::of(&saved.states)?);
-    let carried = carry.map(Values::of).transpose()?;
-    let carried = carried.as_ref().map(Values::slice);
-    let (dy, weight, states) = (dy.slice::<E>(), weight.slice(), states.slice());
+    let [mut out, mut state_grad] = take_grads::<E>(grid)?;
+    let inputs = BackwardInputs::of(saved, dy, carry)?;
+    let (dy, weight, states) = (inputs.dy.slice::<E>(), inputs.weight.slice(), inputs.states.slice());
+    let carried = inputs.carried();
     let pass = Pass { spec, steps: grid.t, dy, weight, states, carried };
 
     let strips = strips(grid, size_of::<E>(), grid.n.div_ceil(GROUPS));

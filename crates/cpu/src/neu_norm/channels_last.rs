@@ -7,7 +7,7 @@
 
 use spikenorm_core::{Grid, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, NeuNormSpec, Result};
 
-use super::{GROUPS, Values, grads, output};
+use super::{BackwardInputs, GROUPS, Values, grads, output, take_grads};
 use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::{Element, Real};
@@ -109,15 +109,11 @@ pub fn backward<E: Element>(
     carry: Option<&CpuTensor>,
 ) -> Result<NeuNormGrads<HostMemory>> {
     let (spec, grid) = (&saved.spec, saved.grid);
-    let mut out = HostMemory::take(grid.len() * size_of::<E>())?;
-    let mut state_grad = HostMemory::take(grid.n * grid.s * size_of::<E::Acc>())?;
+    let [mut out, mut state_grad] = take_grads::<E>(grid)?;
     let weight = turned::<E::Acc>(&saved.weight, grid.s)?;
     let weight = weight.read()?;
-
-    let (dy, states) = (Values::of(dy)?, Values::of(&saved.states)?);
-    let (dy, states) = (dy.slice::<E>(), states.slice());
-    let carried = carry.map(Values::of).transpose()?;
-    let carried = carried.as_ref().map(Values::slice);
+    let inputs = BackwardInputs::of(saved, dy, carry)?;
+    let (dy, states, carried) = (inputs.dy.slice::<E>(), inputs.states.slice(), inputs.carried());
 
     let strips = strips(grid, 2 * size_of::<E>(), grid.n.div_ceil(GROUPS));
     let dxs = cut(&mut out.as_mut_slice::<E>()[..grid.len()], grid, grid.c, &strips);

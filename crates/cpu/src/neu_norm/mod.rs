@@ -7,7 +7,7 @@ mod forward;
 mod strips;
 mod tiny;
 
-use spikenorm_core::{Layout, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, Result};
+use spikenorm_core::{Grid, Layout, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, Result};
 
 use crate::HostMemory;
 use crate::backend::CpuTensor;
@@ -62,6 +62,40 @@ fn output<E: Element>(
         None
     };
     Ok(NeuNormOutput { y: CpuTensor::new(y, &call.x.shape, E::DTYPE), state, saved })
+}
+
+/// What a backward reads.
+struct BackwardInputs<'a> {
+    dy: Values<'a>,
+    weight: Values<'a>,
+    states: Values<'a>,
+    carried: Option<Values<'a>>,
+}
+
+impl<'a> BackwardInputs<'a> {
+    fn of(
+        saved: &'a NeuNormSaved<HostMemory>,
+        dy: &'a CpuTensor,
+        carry: Option<&'a CpuTensor>,
+    ) -> Result<Self> {
+        Ok(Self {
+            dy: Values::of(dy)?,
+            weight: Values::of(&saved.weight)?,
+            states: Values::of(&saved.states)?,
+            carried: carry.map(Values::of).transpose()?,
+        })
+    }
+
+    /// The gradient of the state after the last step; `None` is zero.
+    fn carried<A: bytemuck::Pod>(&self) -> Option<&[A]> {
+        self.carried.as_ref().map(Values::slice)
+    }
+}
+
+/// Memory for dx and for the gradient of the state before the first step.
+fn take_grads<E: Element>(grid: Grid) -> Result<[HostMemory; 2]> {
+    let state = grid.n * grid.s * size_of::<E::Acc>();
+    Ok([HostMemory::take(grid.len() * size_of::<E>())?, HostMemory::take(state)?])
 }
 
 /// What a backward gives.

@@ -9,7 +9,7 @@ use spikenorm_core::{
     DType, Grid, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, NeuNormSpec, Result,
 };
 
-use super::{Values, grads, output};
+use super::{BackwardInputs, Values, grads, output, take_grads};
 use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::{Element, Real};
@@ -190,18 +190,16 @@ pub fn backward<E: Element>(
     carry: Option<&CpuTensor>,
 ) -> Result<NeuNormGrads<HostMemory>> {
     let (spec, grid) = (&saved.spec, saved.grid);
-    let mut dx = HostMemory::take(grid.len() * size_of::<E>())?;
-    let mut state_grad = HostMemory::take(grid.n * grid.s * size_of::<E::Acc>())?;
+    let [mut dx, mut state_grad] = take_grads::<E>(grid)?;
     let weight_grad = Cpu.allocate(&spec.weight_shape(), <E::Acc as Element>::DTYPE)?;
-    let (dy, weight, states) = (Values::of(dy)?, Values::of(&saved.weight)?, Values::of(&saved.states)?);
-    let carried = carry.map(Values::of).transpose()?;
+    let inputs = BackwardInputs::of(saved, dy, carry)?;
     sweep_backward(BackwardPass {
         spec,
         grid,
-        dy: dy.slice::<E>(),
-        weight: weight.slice(),
-        state: states.slice(),
-        carried: carried.as_ref().map(Values::slice),
+        dy: inputs.dy.slice::<E>(),
+        weight: inputs.weight.slice(),
+        state: inputs.states.slice(),
+        carried: inputs.carried(),
         dx: &mut dx.as_mut_slice::<E>()[..grid.len()],
         weight_grad: weight_grad.memory.write()?.slice(0, weight_grad.len()),
         state_grad: &mut state_grad.as_mut_slice::<E::Acc>()[..grid.n * grid.s],
