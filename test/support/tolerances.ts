@@ -109,8 +109,8 @@ export function differences(expected: ArrayLike<number>, functionSize: number): 
 
 /**
  * What 10,000 steps may add to the process after 10,000 others. A leak of one 4 KiB tensor a step adds 43 MB of
- * tensors, and that count is exact: without a leak it is 0. The resident size is coarser (35 to 79 MB with the leak, up
- * to 17 MB without, on a busy machine, where garbage happens to pile up higher than before).
+ * tensors, and that count is exact: without a leak it is 0. The resident size is coarser: 35 to 79 MB in every round
+ * with the leak, 0 to 43 MB in the first ones without, until garbage has once piled up to its full height.
  */
 export const MEMORY = {
   residentBytes: 32 * 2 ** 20,
