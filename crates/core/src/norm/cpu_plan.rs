@@ -9,7 +9,7 @@ const HOT_BYTES: usize = 4 << 20;
 /// Contiguous bytes of a row that are worth having: memory's pages, and what the prefetchers follow.
 const WIDE_SLAB_BYTES: usize = 4 << 10;
 /// Contiguous bytes of a row below which walking memory in strides costs more than reading it twice.
-const NARROW_SLAB_BYTES: usize = 1 << 10;
+const NARROW_SLAB_BYTES: usize = 2 << 10;
 /// Tasks for which slabs are kept narrower than wide.
 const ENOUGH_TASKS: usize = 16;
 /// Tasks below which there is nothing to balance.

@@ -1,7 +1,8 @@
 //! Loops for channels with up to about a thousand values in space (see `Tile::is_long`): whole slabs `[channels, S]` are
 //! treated as vectors of columns, with what belongs to a channel repeated S times. Vectorises for any S.
 //!
-//! Sums take several slabs at a time, so that the columns' totals are loaded and stored less often.
+//! Sums take several slabs at a time: the columns' totals are loaded and stored less often, and several streams from memory
+//! hide its latency. Not where slabs follow each other: one stream in order is what memory and its prefetchers are best at.
 
 use spikenorm_core::norm::Moments;
 
@@ -12,7 +13,7 @@ use crate::stream::{Fill, write};
 
 /// Columns handled together: three arrays of them stay in the first-level cache.
 const COLUMNS: usize = 1024;
-/// Slabs whose values are added before the columns' totals are stored.
+/// Slabs whose values are added before the columns' totals are stored, where they do not follow each other in memory.
 const ROWS: usize = 8;
 /// Columns whose totals are at hand for that; see `kernels_long::LANES`.
 const CHUNK: usize = 32;
@@ -63,6 +64,7 @@ fn total<A: Real>(columns: &[A]) -> f64 {
 #[inline(always)]
 pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize, cells: &mut [Moments]) {
     let s = tile.grid.s;
+    let in_order = tile.is_contiguous();
     for (c, channels) in column_groups(tile) {
         let columns = channels * s;
         let row_of = |n: usize| &tile.slab(x, t, n)[c * s..][..columns];
@@ -78,7 +80,7 @@ pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize, cells: &mut [Moments]
             sums.fill(E::Acc::default());
             squares.fill(E::Acc::default());
             let mut n = first;
-            while n + ROWS <= last {
+            while !in_order && n + ROWS <= last {
                 let mut rows: [&[E]; ROWS] = [&[]; ROWS];
                 for (k, row) in rows.iter_mut().enumerate() {
                     *row = row_of(n + k);
@@ -172,6 +174,7 @@ pub fn backward_sums<E: Element>(
     sums: &mut [[f64; 2]],
 ) {
     let s = tile.grid.s;
+    let in_order = tile.is_contiguous();
     for (c, channels) in column_groups(tile) {
         let columns = channels * s;
         let means = &means[c * s..][..columns];
@@ -180,7 +183,7 @@ pub fn backward_sums<E: Element>(
         let pair =
             |n: usize| (&tile.slab(x, t, n)[c * s..][..columns], &tile.slab(dy, t, n)[c * s..][..columns]);
         let mut n = 0;
-        while n + ROWS <= tile.n {
+        while !in_order && n + ROWS <= tile.n {
             let mut pairs: [(&[E], &[E]); ROWS] = [(&[], &[]); ROWS];
             for (k, rows) in pairs.iter_mut().enumerate() {
                 *rows = pair(n + k);

@@ -6,9 +6,11 @@ use spikenorm_core::norm::CpuPlan;
 
 /// Values in space beyond which a channel's row is always summed on its own.
 const SHORT_ROW: usize = 1024;
-/// And in tiles too wide for whole slabs to be walked by column: that takes arrays of this many columns at most.
-const WIDE_TILE: usize = 4096;
+/// And from which it is in tiles too wide for whole slabs to be walked by column (that takes arrays of this many columns
+/// at most), or with too few slabs to take several at a time.
 const FAIRLY_LONG_ROW: usize = 64;
+const WIDE_TILE: usize = 4096;
+const FEW_SAMPLES: usize = 8;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Tile {
@@ -40,14 +42,20 @@ impl Tile {
     #[inline(always)]
     pub fn is_long(&self) -> bool {
         let s = self.grid.s;
-        s > SHORT_ROW || (s >= FAIRLY_LONG_ROW && self.c * s > WIDE_TILE)
+        s > SHORT_ROW || (s >= FAIRLY_LONG_ROW && (self.c * s > WIDE_TILE || self.n <= FEW_SAMPLES))
+    }
+
+    /// Whether the slabs of a time step follow each other in memory.
+    #[inline(always)]
+    pub fn is_contiguous(&self) -> bool {
+        self.c == self.grid.c
     }
 
     /// The samples in the order of the second sweep. The last ones read are the likeliest to be still in cache; but where
     /// rows follow each other in memory, prefetchers go forwards.
     #[inline(always)]
     pub fn again(&self) -> impl Iterator<Item = usize> {
-        let (n, forwards) = (self.n, self.c == self.grid.c);
+        let (n, forwards) = (self.n, self.is_contiguous());
         (0..n).map(move |i| if forwards { i } else { n - 1 - i })
     }
 
