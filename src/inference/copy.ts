@@ -74,8 +74,14 @@ for (const Norm of [
   maker([Norm], (norm) => new Norm(norm.T, norm.numFeatures, optionsOf(norm)))
 }
 maker([NeuNorm], (norm) => {
-  const { inChannels, height, width, k, sharedAcrossChannels, stepMode } = norm
-  return new NeuNorm(inChannels, height, width, { k, sharedAcrossChannels, stepMode, ...placeOf(norm) })
+  const { inChannels, height, width, k, sharedAcrossChannels, channelsLast, stepMode } = norm
+  return new NeuNorm(inChannels, height, width, {
+    k,
+    sharedAcrossChannels,
+    channelsLast,
+    stepMode,
+    ...placeOf(norm),
+  })
 })
 maker([IFNode], ({ vThreshold, vReset, surrogate, detachReset, stepMode }) => {
   return new IFNode({ vThreshold, vReset, surrogate, detachReset, stepMode })
@@ -97,10 +103,10 @@ function placeOf(module: Module): TensorOptions {
 const windowOf = ({ stride, padding, stepMode }: AvgPool2d | MaxPool2d) => ({ stride, padding, stepMode })
 
 function optionsOf(norm: NormLayer): NormOptions {
-  const { eps, momentum, affine, stepMode } = norm
+  const { eps, momentum, affine, channelsLast, stepMode } = norm
   // The flag may have been toggled since: whether there are buffers was settled by the constructor.
   const trackRunningStats = norm.namedBuffers().length > 0
-  return { eps, momentum, affine, trackRunningStats, stepMode, ...placeOf(norm) }
+  return { eps, momentum, affine, trackRunningStats, channelsLast, stepMode, ...placeOf(norm) }
 }
 
 /** Whether {@link copyOf} knows modules of exactly this one's class. */

@@ -49,9 +49,9 @@ const AFTER_CONV2D = [
  *   index between calls, until `reset()`.
  *
  * Throws `ERR_ARGUMENT` for what cannot be folded: a 2d norm after a Linear, a 1d norm after a Conv2d, a 3d norm, NeuNorm
- * (a state that recurs over time), another number of channels, and a norm without running statistics
- * (`trackRunningStats: false`), which uses those of each batch in eval mode too. `ERR_STEP_MODE` for a convolution and a
- * norm of different step modes, `ERR_DTYPE` and `ERR_DEVICE` where they do not fit.
+ * (a state that recurs over time), another number of channels, a norm with `channelsLast` after a Conv2d, whose channels come
+ * first, and a norm without running statistics (`trackRunningStats: false`), which uses those of each batch in eval mode too.
+ * `ERR_STEP_MODE` for a convolution and a norm of different step modes, `ERR_DTYPE` and `ERR_DEVICE` where they do not fit.
  */
 export function fold(layer: Conv2d | Linear, norm: NormLayer & { readonly T: number }): PerStep
 /** Folds `norm` into `layer`, an `nn.PerStep` only for TEBN and BNTT: see the overload above. */
@@ -87,6 +87,12 @@ function expectFoldable(layer: unknown, norm: unknown): void {
         : ['[N, C]', 'BatchNorm1d, ThresholdDependentBatchNorm1d']
     refuse(
       `norm: a ${nameOf(layer)} gives ${axes}: expected a norm for it (${names}, …), got ${nameOf(norm)}`,
+    )
+  }
+  // Behind a linear layer the channels are the last axis anyway.
+  if (layer instanceof Conv2d && norm.channelsLast) {
+    refuse(
+      `norm: a ${nameOf(layer)} gives [N, C, H, W], but the ${nameOf(norm)} takes [N, H, W, C] (channelsLast)`,
     )
   }
   const channels = weight.shape[0] as number

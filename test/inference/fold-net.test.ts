@@ -73,6 +73,11 @@ function trained() {
 }
 
 const numbers = (value: Tensor) => value.toFloat64Array()
+/** The fields of a module that are values. */
+const plain = (module: Module) =>
+  Object.fromEntries(
+    Object.entries(module).filter(([, value]) => !(value instanceof Object) || Array.isArray(value)),
+  )
 const classes = (modules: Iterable<Module>) => [...modules].map((module) => module.constructor)
 
 describe('foldNet', () => {
@@ -134,10 +139,6 @@ describe('foldNet', () => {
   it('copies every module with its options', () => {
     const net = trained()
     const copied = [0, 3, 5, 6, 9, 10, 13, 14]
-    const plain = (module: Module) =>
-      Object.fromEntries(
-        Object.entries(module).filter(([, value]) => !(value instanceof Object) || Array.isArray(value)),
-      )
     const folded = foldNet(net)
     for (const index of copied) {
       const [copy, original] = [folded.at(index) as Module, net.at(index) as Module]
@@ -149,6 +150,48 @@ describe('foldNet', () => {
       for (const [name, value] of Object.entries(copy.stateDict()))
         expectSameBits(name, value, state[name] as Tensor)
     }
+  })
+
+  it('copies what is not folded with every option that is not at its default', () => {
+    const options = { eps: 1e-3, momentum: null, affine: false, channelsLast: true, ...m } as const
+    const toggled = (from: boolean) => {
+      const norm = new BatchNorm2d(4, { ...options, trackRunningStats: from })
+      norm.trackRunningStats = !from
+      return norm
+    }
+    const modules = [
+      toggled(true),
+      toggled(false),
+      new ThresholdDependentBatchNorm2d(2, 0.5, 4, { ...options, momentum: 0.3 }),
+      new TemporalEffectiveBatchNorm2d(T, 4, options),
+      new BatchNormThroughTime2d(T, 4, options),
+      new nn.Conv2d(2, 4, [3, 2], { stride: [2, 1], padding: [1, 0], bias: false, ...m }),
+      new nn.Linear(2, 4, { bias: false, ...m }),
+      new nn.LIFNode({ surrogate: 'atan', detachReset: true, vReset: null, stepMode: 'm' }),
+    ]
+    for (const module of modules) {
+      const copy = foldNet<Module>(module)
+      const { name } = module.constructor
+      expect(plain(copy), name).toEqual(plain(module))
+      expect(copy.stepMode, name).toBe(module.stepMode)
+      expect(Object.keys(copy.stateDict()), name).toEqual(Object.keys(module.stateDict()))
+      // An accessor, which is no field.
+      expect(Reflect.get(copy, 'momentum'), name).toBe(Reflect.get(module, 'momentum'))
+    }
+  })
+
+  it('copies norms whose channels come last as such', () => {
+    const options = { channelsLast: true, ...m }
+    const net = new nn.Sequential(
+      new BatchNorm2d(4, options),
+      new BatchNormThroughTime2d(T, 4, options),
+      new NeuNorm(4, 3, 2, options),
+    )
+    const x = tensor(normal(1, T * 5 * 3 * 2 * 4), [T, 5, 3, 2, 4])
+    net.forward(x)
+    const folded = foldNet(net)
+    functional.resetNet(net)
+    expectClose('y', numbers(folded.forward(x)), numbers(net.eval().forward(x)), EXACT)
   })
 
   it('works in single steps where the net does', () => {
@@ -173,6 +216,31 @@ describe('foldNet', () => {
     functional.setStepMode(folded, 'm')
     functional.resetNet(folded)
     folded.forward(tensor(normal(1, T * 144), [T, 2, 2, 6, 6]))
+  })
+
+  it('folds a norm into nothing but the layer right before it', () => {
+    const net = new nn.Sequential(
+      new nn.Conv2d(2, 2, 1, float64),
+      new nn.IFNode({ vThreshold: 0.1 }),
+      new BatchNorm2d(2, float64),
+    )
+    net.forward(tensor(normal(1, 72), [4, 2, 3, 3]))
+    const folded = foldNet(net)
+    expect(classes(folded)).toEqual([nn.Conv2d, nn.IFNode, BatchNorm2d])
+    functional.resetNet(net)
+    const x = tensor(normal(2, 72), [4, 2, 3, 3])
+    expectClose('y', numbers(folded.forward(x)), numbers(net.eval().forward(x)), EXACT)
+  })
+
+  it('copies the layers per step that folding makes in the order of time, cyclic ones as such', () => {
+    const norm = new TemporalEffectiveBatchNorm1d(T, 2, float64)
+    norm.loadStateDict({ ...norm.stateDict(), scale: tensor([1, 2, -3], [T]) })
+    const folded = foldNet(new nn.Sequential(new nn.Linear(2, 2, m), norm))
+    const x = tensor(normal(1, T * 4 * 2), [T, 4, 2])
+    const want = numbers(folded.forward(x))
+    const again = foldNet(folded)
+    for (const call of ['first call', 'second call, no reset()'])
+      expectClose(call, numbers(again.forward(x)), want, EXACT)
   })
 
   it('folds norms that follow each other, also into what was folded before', () => {
@@ -254,6 +322,9 @@ describe('foldNet', () => {
     const own = new nn.Sequential(new Own(2, 2, 1), new BatchNorm2d(2))
     const kept = foldNet(own, { copy: (module) => module })
     expect([kept.at(0), kept.at(1)!.constructor]).toEqual([own.at(0), BatchNorm2d])
+    class OwnNorm extends BatchNorm2d {}
+    const normed = new nn.Sequential(new nn.Conv2d(2, 2, 1), new OwnNorm(2))
+    expect(foldNet(normed, { copy: (module) => module }).at(1)).toBe(normed.at(1))
     expectCode('ERR_ARGUMENT', () => foldNet(new Tree({ a: new nn.Identity() })), 'Tree')
     expectCode('ERR_ARGUMENT', () => foldNet({} as never), 'net')
   })

@@ -161,6 +161,15 @@ describe('fold', () => {
     expect(numbers(result)).toEqual({ '0.weight': [10], '0.bias': [4], '1.weight': [-15], '1.bias': [-6] })
   })
 
+  it('multiplies by 0 where weight or scale are 0, and by 1 only where there is none', () => {
+    const norm = load(new BatchNorm1d(1, { eps: 0, ...float64 }), { ...easy, weight: 0 })
+    expect(numbers(fold(linear(), norm))).toEqual({ weight: [0], bias: [7] })
+    const scaled = new TemporalEffectiveBatchNorm1d(2, 1, { eps: 0, ...float64 })
+    load(scaled, { ...easy, scale: [0, 1] })
+    const steps = { '0.weight': [0], '0.bias': [0], '1.weight': [5], '1.bias': [2] }
+    expect(numbers(fold(linear(), scaled))).toEqual(steps)
+  })
+
   it('takes statistics and weight of each step for BNTT', () => {
     const norm = new BatchNormThroughTime1d(2, 1, { eps: 0, ...float64 })
     const { bias, ...first } = easy
@@ -256,6 +265,19 @@ describe('fold', () => {
     )
   })
 
+  it('takes channels last behind a linear layer, whose outputs are the last axis', () => {
+    const kind = FITTING[0]!
+    const given = { channels: OUT, steps: T, stepMode: 's', channelsLast: true, ...float64 } as const
+    const norm = createLayer(kind, given)
+    loadRandomState(norm, createReference(kind, given), 11, 'float64')
+    const layer = new nn.Linear(IN, OUT, float64)
+    const x = tensor(randomInput(3, N * 7 * IN, 'float64'), [N, 7, IN])
+    const want = norm.eval().forward(layer.forward(x)).toFloat64Array()
+    const scale = sizeOfTerms(layer, norm, x.toFloat64Array())
+    const got = fold(layer, norm).forward(x)
+    expectTensor('y', got, { shape: [N, 7, OUT], values: want }, random('y', 'float64', want, scale))
+  })
+
   it('keeps no memory of an inference loop', () => {
     const norm = new BatchNormThroughTime2d(T, OUT, { stepMode: 'm' })
     const result = fold(new nn.Conv2d(IN, OUT, 3, { stepMode: 'm' }), norm)
@@ -294,6 +316,12 @@ describe('fold refuses, saying why', () => {
       'ERR_ARGUMENT',
       () => fold(conv(), new BatchNorm2d(4)),
       ['4 features', '3 outputs'],
+    ],
+    [
+      'channels last after a convolution',
+      'ERR_ARGUMENT',
+      () => fold(conv(), new BatchNorm2d(3, { channelsLast: true })),
+      ['[N, H, W, C]', 'channelsLast'],
     ],
     [
       'a norm without running statistics',
@@ -337,6 +365,10 @@ describe('fold refuses, saying why', () => {
 
   it('but takes a linear layer in either mode, which is the same in both', () => {
     const layer = new nn.Linear(2, 3)
-    expect(fold(layer, new BatchNormThroughTime1d(2, 3, { stepMode: 'm' })).stepMode).toBe('m')
+    for (const norm of [
+      new BatchNorm1d(3, { stepMode: 'm' }),
+      new BatchNormThroughTime1d(2, 3, { stepMode: 'm' }),
+    ])
+      expect(fold(layer, norm).stepMode).toBe('m')
   })
 })
