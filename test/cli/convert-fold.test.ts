@@ -2,16 +2,22 @@
 
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { parseFolding } from '../../src/cli/convert/fold.js'
 import {
+  BatchNorm1d,
   BatchNorm2d,
   BatchNormThroughTime1d,
+  fold,
   loadSafetensors,
   type Module,
   nn,
+  TemporalEffectiveBatchNorm2d,
   type Tensor,
   ThresholdDependentBatchNorm2d,
   tensor,
 } from '../../src/index.js'
+import { expectClose } from '../support/compare.js'
+import { EXACT, random } from '../support/tolerances.js'
 import { converted, fileOf, spikenorm, temporaryFolder } from './support.js'
 
 describe('convert --fold', () => {
@@ -41,6 +47,12 @@ describe('convert --fold', () => {
     const { status, stderr } = converted(fileOf(prefixed(layers)), ...args, '-o', out)
     expect(status, stderr).toBe(0)
     return loadSafetensors(out)
+  }
+
+  /** The entries of one layer, named as in its own state dict. */
+  function below(prefix: string, dict: Record<string, Tensor>) {
+    const own = Object.entries(dict).filter(([key]) => key.startsWith(prefix))
+    return Object.fromEntries(own.map(([key, value]) => [key.slice(prefix.length), value]))
   }
 
   /** Largest difference of two outputs. */
@@ -81,6 +93,55 @@ describe('convert --fold', () => {
     expect(error(after.forward(x), norm.forward(linear.forward(x)))).toBeLessThan(2e-5)
   })
 
+  it('folds TEBN into a layer per step weighted by its scale, computed in float64', () => {
+    const float64 = { dtype: 'float64' } as const
+    const conv = scramble(new nn.Conv2d(2, 3, 3, { stepMode: 'm', ...float64 }))
+    const norm = scramble(new TemporalEffectiveBatchNorm2d(3, 3, float64)).eval()
+    const dict = folded({ conv, norm }, '--fold', 'conv=conv,norm=norm')
+    const after = new nn.PerStep(
+      [0, 1, 2].map(() => new nn.Conv2d(2, 3, 3, float64)),
+      { stepMode: 'm', cyclic: true },
+    )
+    after.loadStateDict(below('conv.', dict))
+    const x = tensor(values(3 * 2 * 2 * 25, 5), [3, 2, 2, 5, 5])
+    const want = norm.forward(conv.forward(x)).toFloat64Array()
+    expectClose('y', after.forward(x).toFloat64Array(), want, random('y', 'float64', want, 10))
+  })
+
+  it('does one folding after the other, by the names that renaming gives and before the dtype is changed', () => {
+    const [first, second] = [scramble(new nn.Linear(3, 3)), scramble(new nn.Linear(3, 2))]
+    const [one, two, three] = [3, 2, 2].map((features) => scramble(new BatchNorm1d(features)).eval())
+    const dict = folded(
+      { 'net.fc1': first, 'net.bn1': one!, 'net.fc2': second, 'net.bn2': two!, 'net.bn3': three! },
+      ...['--rename', '^net=n', '--dtype', 'float64'],
+      ...['1,norm=n.bn1', '2,norm=n.bn2', '2,norm=n.bn3'].flatMap((pair) => ['--fold', `conv=n.fc${pair}`]),
+    )
+    expect(Object.keys(dict)).toEqual(['n.fc1.bias', 'n.fc1.weight', 'n.fc2.bias', 'n.fc2.weight'])
+    const expected = [fold(first, one!), fold(fold(second, two!) as nn.Linear, three!)]
+    for (const [i, layer] of expected.entries()) {
+      for (const [key, value] of Object.entries(layer.stateDict())) {
+        const got = dict[`n.fc${i + 1}.${key}`] as Tensor
+        expect(got.dtype).toBe('float64')
+        expectClose(key, got.toFloat64Array(), value.toFloat64Array(), EXACT)
+      }
+    }
+  })
+
+  it('leaves layers below the two as they are', () => {
+    const [layer, norm, inner] = [new nn.Linear(2, 2), new BatchNorm1d(2), new nn.Linear(2, 3)].map(scramble)
+    const layers = { fc: layer!, 'fc.norm': norm!, 'fc.inner': inner!, 'fc.norm.inner': inner! }
+    const dict = folded(layers, '--fold', 'conv=fc,norm=fc.norm')
+    const kept = ['fc.inner', 'fc.norm.inner'].flatMap((name) => [`${name}.bias`, `${name}.weight`])
+    expect(Object.keys(dict).sort()).toEqual(['fc.bias', 'fc.weight', ...kept].sort())
+    for (const key of kept) expect(dict[key]?.toTypedArray()).toEqual(prefixed(layers)[key]?.toTypedArray())
+  })
+
+  it('gives the dtype of the layer, whatever that of the norm', () => {
+    const [layer, norm] = [scramble(new nn.Linear(2, 2)), scramble(new BatchNorm1d(2, { dtype: 'float64' }))]
+    const dict = folded({ fc: layer, norm }, '--fold', 'conv=fc,norm=norm')
+    expect(Object.values(dict).map(({ dtype }) => dtype)).toEqual(['float32', 'float32'])
+  })
+
   it('keeps the dtype of the layer, and does without weight and bias of the norm', () => {
     const conv = scramble(new nn.Conv2d(1, 2, 1))
     const norm = scramble(new BatchNorm2d(2, { affine: false }))
@@ -119,5 +180,11 @@ describe('convert --fold', () => {
     expect(of('conv=conv1')).toContain("2 spikenorm convert: --fold 'conv=conv1': norm= is missing.")
     expect(of('cnv=conv1,norm=bn1')).toContain('Did you mean conv?')
     expect(of('conv=conv1,norm=bn1,eps=x')).toMatch(/^2 .*eps takes a number/)
+  })
+
+  it('takes an eps from 0 to 1', () => {
+    const eps = (text: string) => parseFolding(`conv=conv1,norm=bn1,eps=${text}`).eps
+    expect([eps('0'), eps('1e-3')]).toEqual([0, 1e-3])
+    for (const text of ['-1e-5', '1', 'x', 'NaN']) expect(() => eps(text)).toThrow(/eps takes a number/)
   })
 })
