@@ -43,6 +43,13 @@ function fingerprint(paths, extra = '') {
   return hash.digest('hex')
 }
 
+/** What decides, beside the sources, whether the addon has kernels: crates/cuda/build.rs looks at the same. */
+function kernels() {
+  const check = [join(root, 'scripts', 'setup-cuda.mjs'), '--check']
+  const hasCompiler = spawnSync(process.execPath, check, { stdio: 'ignore' }).status === 0
+  return JSON.stringify([hasCompiler, process.env.SPIKENORM_NO_CUDA, process.env.SPIKENORM_CUDA_ARCHS])
+}
+
 function run(command, args, sentence, options = {}) {
   const result = spawnSync(command, args, { cwd: root, stdio: 'inherit', shell: isWindows, ...options })
   if (result.error || result.status !== 0) fail(sentence)
@@ -84,6 +91,8 @@ const steps = [
   {
     name: 'native addon (the first build takes a few minutes)',
     inputs: native,
+    // An addon that was built without nvcc is out of date when there is one.
+    surroundings: kernels,
     isThere: () => readdirSync(root).some((name) => name.endsWith('.node')),
     run: () =>
       run('npm', ['run', '--silent', 'build:native'], 'the native build failed; the compiler says why above'),
@@ -112,10 +121,11 @@ checkTools()
 mkdirSync(join(root, '.cache'), { recursive: true })
 const prepared = existsSync(stamps) ? JSON.parse(readFileSync(stamps, 'utf8')) : {}
 for (const step of steps) {
-  if (step.isThere() && prepared[step.name] === fingerprint(step.inputs)) continue
+  const surroundings = step.surroundings?.()
+  if (step.isThere() && prepared[step.name] === fingerprint(step.inputs, surroundings)) continue
   console.error(`spikenorm: preparing ${step.name} …`)
   step.run()
   // After the run: the native build rewrites index.js and index.d.ts.
-  prepared[step.name] = fingerprint(step.inputs)
+  prepared[step.name] = fingerprint(step.inputs, surroundings)
   writeFileSync(stamps, JSON.stringify(prepared))
 }
