@@ -64,7 +64,7 @@ fn find_nvcc() -> Result<PathBuf, String> {
         return Err(if is_reason {
             sentence
         } else {
-            "this build was made with SPIKENORM_NO_CUDA set".into()
+            "this build has no CUDA kernels, since SPIKENORM_NO_CUDA was set".into()
         });
     }
     let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/cuda/site/nvidia/cu13/bin");
@@ -76,9 +76,22 @@ fn find_nvcc() -> Result<PathBuf, String> {
     let runs = |nvcc: &PathBuf| {
         nvcc.is_file() && Command::new(nvcc).arg("--version").output().is_ok_and(|run| run.status.success())
     };
-    folders.map(|folder| folder.join(if cfg!(windows) { "nvcc.exe" } else { "nvcc" })).find(runs).ok_or_else(
-        || "this build was made without nvcc; install it with npm run setup:cuda and build again".into(),
-    )
+    let name = if cfg!(windows) { "nvcc.exe" } else { "nvcc" };
+    folders.map(|folder| folder.join(name)).find(runs).ok_or_else(|| without_nvcc().into())
+}
+
+/// Why there are no kernels where there is no nvcc, and what to do where one would help: the sentences of release.yml where
+/// it would not.
+fn without_nvcc() -> &'static str {
+    let target = |what: &str| env::var(format!("CARGO_CFG_TARGET_{what}")).unwrap_or_default();
+    if target("OS") == "macos" {
+        "there is no NVIDIA driver for macOS"
+    } else if target("ENV") == "musl" {
+        "the NVIDIA driver needs glibc and this build is for musl"
+    } else {
+        "this build has no CUDA kernels, since nvcc was not found; \
+         install it with npm run setup:cuda and build again with npm run build"
+    }
 }
 
 /// The compiler's release, (0, 0) where it does not say one.

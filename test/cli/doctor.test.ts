@@ -7,11 +7,14 @@ import { kernelsFor } from '../../src/cli/doctor/examine.js'
 import type { Finding, Report } from '../../src/cli/doctor/report.js'
 import { kernelModuleVersion } from '../../src/cli/doctor/system.js'
 import { cuda } from '../../src/index.js'
+import { native } from '../../src/native.js'
 import { ROOT, type Surroundings, spikenorm, temporaryFolder } from './support.js'
 
 const unavailable = cuda.unavailableReason()
 const devices = unavailable === null ? cuda.devices() : []
-const isEmulated = devices[0]?.name === 'spikenorm emulated device'
+/** What is there whether or not this build has kernels for it. */
+const found = native.cudaReport()
+const isEmulated = found.devices[0]?.name === 'spikenorm emulated device'
 /** Where the emulated driver is on LD_LIBRARY_PATH and nothing else is, a process without it has none. */
 const withoutDriver = { LD_LIBRARY_PATH: undefined }
 const version = (JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string }).version
@@ -67,7 +70,7 @@ describe('the doctor, on this machine', () => {
   })
 })
 
-describe.skipIf(unavailable === null && !isEmulated)('without a driver', () => {
+describe.skipIf(found.driver !== 'absent' && !isEmulated)('without a driver', () => {
   it('all is well, and what is missing is said with what to do', () => {
     const { status, report } = examined({ env: withoutDriver })
     expect(status).toBe(0)
@@ -114,7 +117,7 @@ describe.skipIf(unavailable !== null)(
   },
 )
 
-describe.skipIf(!isEmulated)('with an emulated driver', () => {
+describe.skipIf(!isEmulated || unavailable !== null)('with an emulated driver', () => {
   it('finds cuBLAS, its version and where it is', () => {
     const { cublas, driver } = examined().report.cuda as NonNullable<Report['cuda']>
     expect(cublas).toMatchObject({ found: true, version: '13.0.2' })
@@ -235,7 +238,7 @@ describe('machines that are not here', () => {
 
   it('a build without kernels says how to get them, and is no failure', () => {
     const kernelsProblem =
-      'this build was made without nvcc; install it with npm run setup:cuda and build again'
+      'this build has no CUDA kernels, since nvcc was not found; install it with npm run setup:cuda and build again with npm run build'
     const report = { ...ready, kernels: [], kernelsProblem, devices: [gpu] }
     const got = examined({ env: altered({ report }) })
     expect(got.status).toBe(0)
@@ -244,11 +247,22 @@ describe('machines that are not here', () => {
       {
         about: 'kernels',
         level: 'note',
-        reason: 'this build was made without nvcc',
-        remedy: 'Install it with npm run setup:cuda and build again.',
+        reason: 'this build has no CUDA kernels, since nvcc was not found',
+        remedy: 'Install it with npm run setup:cuda and build again with npm run build.',
       },
     ])
     expect(got.report.cuda?.devices[0]).toMatchObject({ name: 'Some GPU', kernels: null, selfTest: null })
+    const { stdout } = spikenorm(['doctor'], { env: altered({ report }) })
+    expect(stdout).toMatch(/^cuda:0 .*Some GPU.*\n +cannot be used: this build has no kernels for it$/m)
+  })
+
+  it('a build that was to have no kernels says which variable asked for it', () => {
+    const kernelsProblem = 'this build has no CUDA kernels, since SPIKENORM_NO_CUDA was set'
+    const got = examined({ env: altered({ report: { kernels: [], kernelsProblem } }) })
+    expect(got.status).toBe(0)
+    const [finding] = about(got.report, 'kernels')
+    expect(finding).toMatchObject({ level: 'note', reason: kernelsProblem })
+    expect(finding?.remedy).toMatch(/^Build it again without that variable and with nvcc, .*setup:cuda/)
   })
 
   it('a device older than the kernels is said to be, and is no failure', () => {

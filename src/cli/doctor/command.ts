@@ -14,7 +14,7 @@ Usage: npx spikenorm doctor [options]
 
 A small forward and backward is run on the CPU and on every CUDA device, and compared. The exit status is 0 if all that
 should work does, and 1 if something does not: no addon, a wrong result, a driver that does not start, a device that
-fails. A machine without a GPU is all right, unless --require-cuda is given.
+fails. A machine without a GPU and a build without kernels are all right, unless --require-cuda is given.
 `
 
 export async function run(argv: readonly string[]): Promise<number> {

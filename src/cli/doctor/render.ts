@@ -39,6 +39,8 @@ export function render(report: Report): string {
           '',
           outcome(device.selfTest, 'forward and backward agree with the CPU') + kernelText(device.kernels),
         )
+      else if (cuda.kernels.length === 0)
+        line('', `${yellow('cannot be used')}: this build has no kernels for it`)
     }
   }
   if (report.findings.some(({ about }) => about === 'cuda')) section('CUDA', 'cuda', red('cannot be used'))
