@@ -2,7 +2,7 @@
 
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { parseFolding } from '../../src/cli/convert/fold.js'
+import { foldDict, parseFolding } from '../../src/cli/convert/fold.js'
 import {
   BatchNorm1d,
   BatchNorm2d,
@@ -16,7 +16,7 @@ import {
   ThresholdDependentBatchNorm2d,
   tensor,
 } from '../../src/index.js'
-import { expectClose } from '../support/compare.js'
+import { expectClose, expectSameBits } from '../support/compare.js'
 import { EXACT, random } from '../support/tolerances.js'
 import { converted, fileOf, spikenorm, temporaryFolder } from './support.js'
 
@@ -180,6 +180,21 @@ describe('convert --fold', () => {
     expect(of('conv=conv1')).toContain("2 spikenorm convert: --fold 'conv=conv1': norm= is missing.")
     expect(of('cnv=conv1,norm=bn1')).toContain('Did you mean conv?')
     expect(of('conv=conv1,norm=bn1,eps=x')).toMatch(/^2 .*eps takes a number/)
+  })
+
+  it('needs no counters of batches, and says where there are no running statistics', () => {
+    const [layer, norm] = [scramble(new nn.Linear(2, 2)), scramble(new BatchNormThroughTime1d(2, 2))]
+    const dict = prefixed({ fc: layer, norm })
+    const names = { conv: 'fc.', norm: 'norm.', eps: 1e-5 }
+    const whole = Object.entries(foldDict(dict, names))
+    const isCounter = ([key]: [string, Tensor]) => key.endsWith('num_batches_tracked')
+    const uncounted = Object.fromEntries(Object.entries(dict).filter((entry) => !isCounter(entry)))
+    const got = foldDict(uncounted, names)
+    expect(Object.keys(got)).toEqual(whole.map(([key]) => key))
+    for (const [key, value] of whole) expectSameBits(key, got[key] as Tensor, value)
+    const untracked = new TemporalEffectiveBatchNorm2d(2, 3, { trackRunningStats: false })
+    const without = prefixed({ fc: new nn.Conv2d(1, 3, 1), norm: untracked })
+    expect(() => foldDict(without, names)).toThrow('norm=norm has no running statistics')
   })
 
   it('takes an eps from 0 to 1', () => {
