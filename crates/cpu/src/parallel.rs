@@ -68,30 +68,35 @@ where
     I: Send,
     R: Send,
 {
-    if bytes < SERIAL_BYTES || items.len() < 2 {
-        return Ok(items.into_iter().map(task).collect());
-    }
-    let team = team()?;
-    if team.threads == 1 {
-        return Ok(items.into_iter().map(task).collect());
-    }
     let slots: Vec<_> = items.into_iter().map(|item| Mutex::new((Some(item), None))).collect();
-    in_parallel(&team, slots.len(), &|index| {
+    run(bytes, slots.len(), &|index| {
         // Nobody else has this index, so the lock is free.
         let mut slot = slots[index].lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(item) = slot.0.take() {
             slot.1 = Some(task(item));
         }
-    });
+    })?;
     let result = |slot: Mutex<(Option<I>, Option<R>)>| {
         slot.into_inner().unwrap_or_else(PoisonError::into_inner).1.expect("every index has been run")
     };
     Ok(slots.into_iter().map(result).collect())
 }
 
+/// Not generic, and the only one to call `task`: the callers' loops would be in the binary once for each place.
+fn run(bytes: usize, count: usize, task: &(dyn Fn(usize) + Sync)) -> Result<()> {
+    if bytes >= SERIAL_BYTES && count > 1 {
+        let team = team()?;
+        if team.threads > 1 {
+            in_parallel(&team, count, task);
+            return Ok(());
+        }
+    }
+    (0..count).for_each(task);
+    Ok(())
+}
+
 /// Everyone has a share of neighbouring indices, and takes from the others' when it is done: neighbours touch neighbouring
-/// memory, where two threads would be in each other's way. Not generic: for each of the callers it would be a fifth of the
-/// binary.
+/// memory, where two threads would be in each other's way.
 fn in_parallel(team: &Team, count: usize, task: &(dyn Fn(usize) + Sync)) {
     let threads = count.min(team.threads);
     let helpers = threads - 1;

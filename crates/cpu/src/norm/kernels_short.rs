@@ -188,11 +188,11 @@ pub fn backward_sums<E: Element>(
             for (k, rows) in pairs.iter_mut().enumerate() {
                 *rows = pair(n + k);
             }
-            add_products(pairs, means, &mut first, &mut second);
+            add_products::<E, ROWS, CHUNK>(pairs, means, &mut first, &mut second);
             n += ROWS;
         }
         for n in n..tile.n {
-            add_products([pair(n)], means, &mut first, &mut second);
+            add_products::<E, 1, { CHUNK / 2 }>([pair(n)], means, &mut first, &mut second);
         }
         for i in 0..channels {
             sums[c + i][0] += total(&first[i * s..][..s]);
@@ -203,7 +203,7 @@ pub fn backward_sums<E: Element>(
 
 /// Adds the products of K pairs of slabs, of x and of dy, to the columns' totals, in chunks as `add_deviations`.
 #[inline(always)]
-fn add_products<E: Element, const K: usize>(
+fn add_products<E: Element, const K: usize, const CHUNK: usize>(
     pairs: [(&[E], &[E]); K],
     means: &[f64],
     first: &mut [f64],
