@@ -115,10 +115,11 @@ pub struct DxCoefficients {
     pub k2: f64,
 }
 
-/// k1 and k2 of channel `c`, one pair per statistics row, written to `out`. `sums(t)` are the cell's.
+/// k1 and k2 of channel `c`, one pair per statistics row of `steps`, written to `out`. `sums(t)` are the cell's.
 pub fn dx_coefficients(
     affine: &Affine<'_>,
     grid: Grid,
+    steps: Range<usize>,
     c: usize,
     batch_statistics: bool,
     sums: impl Fn(usize) -> CellSums,
@@ -129,10 +130,11 @@ pub fn dx_coefficients(
         return;
     }
     let inverse = 1.0 / affine.spec.values_per_row(grid) as f64;
-    for t in 0..grid.t {
+    let statistics = affine.spec.statistics;
+    for t in steps.clone() {
         let gain = affine.scale(t) * affine.weight(t, c) * inverse;
         let cell = sums(t);
-        let row = &mut out[affine.spec.statistics.of(t)];
+        let row = &mut out[statistics.of(t) - statistics.of(steps.start)];
         row.k1 += gain * cell.s1;
         row.k2 += gain * cell.s2;
     }

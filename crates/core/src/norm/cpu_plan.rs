@@ -1,6 +1,7 @@
 //! How the CPU splits a pass. The plan depends on the shape alone, never on the number of threads, so
 //! that results are the same bits for any number of them.
 
+use super::Rows;
 use crate::Grid;
 
 /// Bytes a task may keep hot between its two sweeps: about a core's share of a server's last-level cache. A second-level
@@ -23,9 +24,9 @@ const BLOCK_BYTES: usize = 256 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CpuPlan {
-    /// A task owns `per_tile` neighbouring channels over all time steps and samples, and sums and
-    /// writes them while they are in cache: memory is read once.
-    Channels { per_tile: usize },
+    /// A task owns `per_tile` neighbouring channels over `steps` time steps (all that share statistics, at least) and all
+    /// samples, and sums and writes them while they are in cache: memory is read once.
+    Channels { per_tile: usize, steps: usize },
     /// A task owns `rows` whole samples `[C, S]` of one time step. Two sweeps, with a barrier
     /// between them: for channels that do not fit in cache, or are too few to share out.
     Blocks { rows: usize },
@@ -33,25 +34,28 @@ pub enum CpuPlan {
 
 impl CpuPlan {
     /// `size`: bytes of an element. `tensors`: how many are read (x, or x and dy).
-    pub fn new(grid: Grid, size: usize, tensors: usize) -> Self {
+    pub fn new(grid: Grid, statistics: Rows, size: usize, tensors: usize) -> Self {
         let channel_row = grid.s * size;
-        let channel = channel_row * grid.t * grid.n * tensors;
-        let total = channel * grid.c;
+        let total = channel_row * grid.t * grid.n * grid.c * tensors;
         if total <= SMALL_BYTES {
-            return Self::Channels { per_tile: grid.c.max(1) };
+            return Self::Channels { per_tile: grid.c.max(1), steps: grid.t };
         }
+        // Steps with statistics of their own have nothing to do with each other: tiles of one are wider for their bytes.
+        let steps = if statistics == Rows::PerStep { 1 } else { grid.t };
+        let parts = grid.t / steps;
+        let channel = channel_row * steps * grid.n * tensors;
         let channels_of = |bytes: usize| bytes.div_ceil(channel_row.max(1)).min(grid.c);
         let narrow = channels_of(NARROW_SLAB_BYTES);
-        let balanced = channels_of(WIDE_SLAB_BYTES).min(grid.c / ENOUGH_TASKS);
+        let balanced = channels_of(WIDE_SLAB_BYTES).min(grid.c * parts / ENOUGH_TASKS);
         let balanced = balanced.max(narrow).max((TASK_BYTES / channel.max(1)).min(grid.c));
         let per_tile = balanced.min(HOT_BYTES / channel.max(1));
         // Many channels could be hot together, or tiles are as wide as is good for memory.
         let is_worth_it = per_tile == balanced || per_tile * channel_row >= WIDE_SLAB_BYTES;
         if is_worth_it
             && per_tile >= narrow.max(1)
-            && grid.c.div_ceil(per_tile) >= LEAST_TASKS.min(total / TASK_BYTES)
+            && grid.c.div_ceil(per_tile) * parts >= LEAST_TASKS.min(total / TASK_BYTES)
         {
-            return Self::Channels { per_tile };
+            return Self::Channels { per_tile, steps };
         }
         Self::blocks(grid, size * tensors)
     }
@@ -72,11 +76,14 @@ mod tests {
         #[test]
         fn a_tile_is_never_empty_and_never_larger_than_the_grid(
             t in 1usize..33, n in 1usize..129, c in 1usize..600, s in 1usize..4097, size in 1usize..9, tensors in 1usize..3,
+            per_step: bool,
         ) {
-            match CpuPlan::new(Grid { t, n, c, s }, size, tensors) {
-                CpuPlan::Channels { per_tile } => {
+            let statistics = if per_step { Rows::PerStep } else { Rows::Shared };
+            match CpuPlan::new(Grid { t, n, c, s }, statistics, size, tensors) {
+                CpuPlan::Channels { per_tile, steps } => {
+                    prop_assert!(steps == t || (per_step && steps == 1));
                     prop_assert!((1..=c).contains(&per_tile));
-                    let tile = per_tile * s * t * n * size * tensors;
+                    let tile = per_tile * s * steps * n * size * tensors;
                     prop_assert!(tile <= HOT_BYTES || t * n * c * s * size * tensors <= SMALL_BYTES);
                 }
                 CpuPlan::Blocks { rows } => prop_assert!((1..=n).contains(&rows)),

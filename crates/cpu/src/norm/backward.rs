@@ -1,13 +1,15 @@
 //! Backward: S1 = Σ dy and S2 = Σ dy·x̂ per tile, k1 and k2 per row, then
 //! `dx = i·p·w·dy − i·k1 − x̂·i·k2` per tile, in one sweep or two as in forward.
 
+use std::ops::Range;
+
 use spikenorm_core::norm::{
     Affine, CellSums, CpuPlan, DxCoefficients, NormGrads, NormSaved, ParameterGrads, dx_coefficients,
 };
 use spikenorm_core::{Grid, Result};
 
 use super::small::{Normalizer, from_f64};
-use super::tile::{Tile, cut, tiles};
+use super::tile::{Tile, Window, cut, tiles};
 use super::{kernels_long, kernels_short};
 use crate::HostMemory;
 use crate::backend::CpuTensor;
@@ -27,7 +29,7 @@ struct Pass<'a, E: Element> {
 }
 
 pub fn backward<E: Element>(saved: &NormSaved<HostMemory>, dy: &CpuTensor) -> Result<NormGrads<HostMemory>> {
-    backward_planned::<E>(saved, dy, CpuPlan::new(saved.grid, size_of::<E>(), 2))
+    backward_planned::<E>(saved, dy, CpuPlan::new(saved.grid, saved.spec.statistics, size_of::<E>(), 2))
 }
 
 pub(super) fn backward_planned<E: Element>(
@@ -93,9 +95,10 @@ impl<E: Element> Pass<'_, E> {
     fn two_sweeps(&self, tiles: &[Tile], dx: &mut [E]) -> Result<Vec<CellSums>> {
         let parts = for_each(self.bytes(), tiles.iter().collect(), |tile| sum_tile(self, tile))?;
         let cells = self.collect(tiles, parts);
-        let rows = self.dx_rows(0, self.grid.c, |t, c| cells[t * self.grid.c + c]);
+        let window = Window::whole(self.grid);
+        let rows = self.dx_rows(window, 0..self.grid.t, |t, c| cells[t * self.grid.c + c]);
         let tasks: Vec<_> = tiles.iter().zip(cut(dx, tiles)).collect();
-        for_each(self.bytes(), tasks, |(tile, slabs)| write_tile(self, tile, slabs, &rows, 0))?;
+        for_each(self.bytes(), tasks, |(tile, slabs)| write_tile(self, tile, slabs, &rows, window))?;
         Ok(cells)
     }
 
@@ -113,24 +116,26 @@ impl<E: Element> Pass<'_, E> {
         cells
     }
 
-    /// k1 and k2 of `channels` channels from `first` on, `[row * channels + c]`.
+    /// k1 and k2 of a window and its steps, `[row * channels + c]`. `sums(t, c)`: of its cell (t, c).
     #[inline(always)]
     fn dx_rows(
         &self,
-        first: usize,
-        channels: usize,
+        window: Window,
+        steps: Range<usize>,
         sums: impl Fn(usize, usize) -> CellSums,
     ) -> Vec<DxCoefficients> {
-        let rows = self.affine.spec.statistics.count(self.grid.t);
+        let rows = self.affine.spec.statistics.count(steps.len());
+        let channels = window.c;
         let mut all = vec![DxCoefficients::default(); rows * channels];
         let mut column = vec![DxCoefficients::default(); rows];
         for c in 0..channels {
             dx_coefficients(
                 &self.affine,
                 self.grid,
-                first + c,
+                steps.clone(),
+                window.c0 + c,
                 self.batch_statistics,
-                |t| sums(t, c),
+                |t| sums(t - steps.start, c),
                 &mut column,
             );
             for (row, value) in column.iter().enumerate() {
@@ -165,21 +170,20 @@ impl<E: Element> Pass<'_, E> {
         all
     }
 
-    /// Writes a tile. The channels of `rows` start at the tensor's channel `first`.
+    /// Writes a tile. `window`: what `rows` are of.
     #[inline(always)]
-    fn apply(&self, tile: &Tile, mut slabs: Vec<&mut [E]>, rows: &[DxCoefficients], first: usize) {
+    fn apply(&self, tile: &Tile, mut slabs: Vec<&mut [E]>, rows: &[DxCoefficients], window: Window) {
         if slabs.is_empty() {
             return;
         }
         let s = tile.grid.s;
         let streaming = size_of_val(self.x) >= STREAMING_BYTES;
-        let width = rows.len() / self.affine.spec.statistics.count(self.grid.t).max(1);
         // Of a step's channels, and repeated over their columns.
         let mut channels: [Vec<E::Acc>; 4] = std::array::from_fn(|_| vec![E::Acc::default(); tile.c]);
         let mut columns = vec![E::Acc::default(); if tile.is_long() { 0 } else { 4 * tile.c * s }];
         for t in (0..tile.t).rev() {
             let step = tile.t0 + t;
-            let row = self.affine.spec.statistics.of(step) * width + tile.c0 - first;
+            let row = window.index(self.affine.spec.statistics, step, tile.c0);
             self.coefficients(step, tile.c0, &rows[row..row + tile.c], &mut channels);
             if tile.is_long() {
                 let [high, g, c1, c2] = &channels;
@@ -225,8 +229,9 @@ impl<E: Element> Pass<'_, E> {
 /// Both sweeps over a tile, which is still in cache for the second.
 fn sweep_tile<E: Element>(pass: &Pass<'_, E>, tile: &Tile, slabs: Vec<&mut [E]>) -> Vec<CellSums> {
     let sums = sum_tile(pass, tile);
-    let rows = pass.dx_rows(tile.c0, tile.c, |t, c| sums[t * tile.c + c]);
-    write_tile(pass, tile, slabs, &rows, tile.c0);
+    let (window, steps) = (Window::of(tile), tile.t0..tile.t0 + tile.t);
+    let rows = pass.dx_rows(window, steps, |t, c| sums[t * tile.c + c]);
+    write_tile(pass, tile, slabs, &rows, window);
     sums
 }
 
@@ -238,14 +243,14 @@ vectorized! {
 }
 
 vectorized! {
-    /// The second sweep. The channels of `rows` start at the tensor's channel `first`.
+    /// The second sweep. `window`: what `rows` are of.
     fn write_tile<'a, E: Element>(
         pass: &'a Pass<'a, E>,
         tile: &'a Tile,
         slabs: Vec<&'a mut [E]>,
         rows: &'a [DxCoefficients],
-        first: usize,
+        window: Window,
     ) {
-        pass.apply(tile, slabs, rows, first);
+        pass.apply(tile, slabs, rows, window);
     }
 }

@@ -9,7 +9,7 @@ use spikenorm_core::norm::{
 use spikenorm_core::{Grid, Result};
 
 use super::small::{Normalizer, saved_statistics, update_running};
-use super::tile::{Tile, cut, tiles};
+use super::tile::{Tile, Window, cut, tiles};
 use super::{kernels_long, kernels_short};
 use crate::HostMemory;
 use crate::backend::CpuTensor;
@@ -20,7 +20,7 @@ use crate::tensor_ops::{copy_of, read_f64};
 
 pub fn forward<E: Element>(call: &NormForward<'_, HostMemory>) -> Result<NormOutput<HostMemory>> {
     let plan = match call.statistics {
-        Statistics::Batch(_) => CpuPlan::new(call.grid, size_of::<E>(), 1),
+        Statistics::Batch(_) => CpuPlan::new(call.grid, call.spec.statistics, size_of::<E>(), 1),
         // Nothing is summed: any cut will do, and whole samples are contiguous.
         Statistics::Running { .. } => CpuPlan::blocks(call.grid, size_of::<E>()),
     };
@@ -89,8 +89,9 @@ fn one_sweep<E: Element>(
     let rows = affine.spec.statistics.count(grid.t);
     let mut all = RowStatistics { mean: vec![0.0; rows * grid.c], var: vec![0.0; rows * grid.c] };
     for (tile, part) in tiles.iter().zip(parts) {
-        for row in 0..rows {
-            let (from, to) = (row * tile.c, row * grid.c + tile.c0);
+        for row in 0..affine.spec.statistics.count(tile.t) {
+            let from = row * tile.c;
+            let to = (affine.spec.statistics.of(tile.t0) + row) * grid.c + tile.c0;
             all.mean[to..to + tile.c].copy_from_slice(&part.mean[from..from + tile.c]);
             all.var[to..to + tile.c].copy_from_slice(&part.var[from..from + tile.c]);
         }
@@ -128,14 +129,16 @@ fn apply_all<E: Element>(
     affine: &Affine<'_>,
 ) -> Result<()> {
     let tasks: Vec<_> = tiles.iter().zip(cut(y, tiles)).collect();
-    for_each(bytes, tasks, |(tile, slabs)| write_tile(tile, x, slabs, normalizer, 0, affine))?;
+    for_each(bytes, tasks, |(tile, slabs)| {
+        write_tile(tile, x, slabs, normalizer, Window::whole(tile.grid), affine)
+    })?;
     Ok(())
 }
 
 /// Both sweeps over a tile, which is still in cache for the second.
 fn sweep_tile<E: Element>(tile: &Tile, x: &[E], slabs: Vec<&mut [E]>, affine: &Affine<'_>) -> RowStatistics {
     let statistics = RowStatistics::from_cells(affine.spec, tile.extent(), &sum_tile(tile, x));
-    write_tile(tile, x, slabs, &Normalizer::new(affine.spec, &statistics), tile.c0, affine);
+    write_tile(tile, x, slabs, &Normalizer::new(affine.spec, &statistics), Window::of(tile), affine);
     statistics
 }
 
@@ -147,16 +150,16 @@ vectorized! {
 }
 
 vectorized! {
-    /// The second sweep. The normalizer's channels start at the tensor's channel `first`.
+    /// The second sweep. `window`: what the normalizer is of.
     fn write_tile<'a, E: Element>(
         tile: &'a Tile,
         x: &'a [E],
         slabs: Vec<&'a mut [E]>,
         normalizer: &'a Normalizer<E::Acc>,
-        first: usize,
+        window: Window,
         affine: &'a Affine<'a>,
     ) {
-        apply(tile, x, slabs, normalizer, first, affine);
+        apply(tile, x, slabs, normalizer, window, affine);
     }
 }
 
@@ -174,21 +177,20 @@ fn cell_moments<E: Element>(tile: &Tile, x: &[E]) -> Vec<Moments> {
     cells
 }
 
-/// Writes a tile. The normalizer's channels start at the tensor's channel `first`.
+/// Writes a tile. `window`: what the normalizer is of.
 #[inline(always)]
 fn apply<E: Element>(
     tile: &Tile,
     x: &[E],
     mut slabs: Vec<&mut [E]>,
     normalizer: &Normalizer<E::Acc>,
-    first: usize,
+    window: Window,
     affine: &Affine<'_>,
 ) {
     if slabs.is_empty() {
         return;
     }
     let spec: &NormSpec = affine.spec;
-    let width = normalizer.high.len() / spec.statistics.count(tile.grid.t).max(1);
     let s = tile.grid.s;
     let streaming = tile.grid.len() * size_of::<E>() >= STREAMING_BYTES;
     // Of a step's channels, and repeated over their columns.
@@ -196,7 +198,7 @@ fn apply<E: Element>(
     let mut columns = vec![E::Acc::default(); if tile.is_long() { 0 } else { 3 * tile.c * s }];
     for t in (0..tile.t).rev() {
         let step = tile.t0 + t;
-        let row = spec.statistics.of(step) * width + tile.c0 - first;
+        let row = window.index(spec.statistics, step, tile.c0);
         coefficients(normalizer, row..row + tile.c, affine, step, tile.c0, &mut channels);
         if tile.is_long() {
             let [high, a, b] = &channels;

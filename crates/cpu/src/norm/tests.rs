@@ -267,7 +267,8 @@ proptest! {
         let largest_dy = case.dy.iter().fold(0.0f64, |m, v| m.max(v.abs()));
         // A sum of so many terms of either sign is about this large, and may be much smaller.
         let sum_of_dy = largest_dy * (grid.len() as f64).sqrt();
-        for plan in [CpuPlan::Channels { per_tile: size.min(c) }, CpuPlan::Blocks { rows: size.min(n) }] {
+        let steps = if case.spec.statistics == Rows::PerStep { 1 + seed as usize % t } else { t };
+        for plan in [CpuPlan::Channels { per_tile: size.min(c), steps }, CpuPlan::Blocks { rows: size.min(n) }] {
             let got = case.run(dtype, plan);
             let (wide, narrow) = (tolerance(dtype), tolerance(dtype.parameter()));
             expect_close("y", &got.y, &expected.y, wide, 0.0);
@@ -287,7 +288,7 @@ fn large_tensors_give_the_same_bits_for_any_number_of_threads() {
     for grid in [Grid { t: 3, n: 16, c: 96, s: 64 }, Grid { t: 2, n: 9, c: 3, s: 5000 }] {
         let spec = (Rows::Shared, Rows::Shared, Rows::Shared, true);
         let case = case(spec, grid, false, DType::F32, 5);
-        let plan = CpuPlan::new(grid, 4, 1);
+        let plan = CpuPlan::new(grid, spec.0, 4, 1);
         let bits = |threads: usize| {
             crate::set_num_threads(threads).expect("starts");
             let got = case.run(DType::F32, plan);
@@ -309,7 +310,7 @@ fn nan_and_infinity_stay_in_their_channel() {
         let (nan, infinite) = (dirty.at(0, 1, 1, 0), dirty.at(1, 2, 2, 0));
         dirty.x[nan] = f64::NAN;
         dirty.x[infinite] = f64::INFINITY;
-        for plan in [CpuPlan::Channels { per_tile: 4 }, CpuPlan::Blocks { rows: 2 }] {
+        for plan in [CpuPlan::Channels { per_tile: 4, steps: 2 }, CpuPlan::Blocks { rows: 2 }] {
             let (clean, dirty) = (clean.run(DType::F32, plan), dirty.run(DType::F32, plan));
             for (i, (a, b)) in clean.y.iter().zip(&dirty.y).enumerate() {
                 let c = i / s % grid.c;

@@ -2,7 +2,7 @@
 //! `[channels, S]` piece of each (t, n). Everything a task touches goes through here.
 
 use spikenorm_core::Grid;
-use spikenorm_core::norm::CpuPlan;
+use spikenorm_core::norm::{CpuPlan, Rows};
 
 /// Values in space beyond which a channel's row is always summed on its own.
 const SHORT_ROW: usize = 1024;
@@ -65,13 +65,47 @@ impl Tile {
     }
 }
 
+/// A table `[statistics rows, channels]` of a part of the grid.
+#[derive(Clone, Copy)]
+pub struct Window {
+    pub t0: usize,
+    pub c0: usize,
+    /// Channels.
+    pub c: usize,
+}
+
+impl Window {
+    pub fn whole(grid: Grid) -> Self {
+        Self { t0: 0, c0: 0, c: grid.c }
+    }
+
+    pub fn of(tile: &Tile) -> Self {
+        Self { t0: tile.t0, c0: tile.c0, c: tile.c }
+    }
+
+    /// Index of channel `c` in the row of step `t`, both counted in the tensor.
+    #[inline(always)]
+    pub fn index(&self, statistics: Rows, t: usize, c: usize) -> usize {
+        (statistics.of(t) - statistics.of(self.t0)) * self.c + c - self.c0
+    }
+}
+
 /// The tiles of a plan, in a fixed order.
 pub fn tiles(grid: Grid, plan: CpuPlan) -> Vec<Tile> {
     let whole = Tile { grid, t0: 0, t: grid.t, n0: 0, n: grid.n, c0: 0, c: grid.c };
     match plan {
-        CpuPlan::Channels { per_tile } => (0..grid.c)
-            .step_by(per_tile)
-            .map(|c0| Tile { c0, c: per_tile.min(grid.c - c0), ..whole })
+        CpuPlan::Channels { per_tile, steps } => (0..grid.t.max(1))
+            .step_by(steps.max(1))
+            .flat_map(|t0| {
+                let t = steps.min(grid.t - t0);
+                (0..grid.c).step_by(per_tile).map(move |c0| Tile {
+                    t0,
+                    t,
+                    c0,
+                    c: per_tile.min(grid.c - c0),
+                    ..whole
+                })
+            })
             .collect(),
         CpuPlan::Blocks { rows } => (0..grid.t)
             .flat_map(|t0| {
@@ -98,7 +132,8 @@ pub fn cut<'a, E>(out: &'a mut [E], tiles: &[Tile]) -> Vec<Vec<&'a mut [E]>> {
     let mut cut: Vec<Vec<&mut [E]>> = tiles.iter().map(|tile| Vec::with_capacity(tile.t * tile.n)).collect();
     let blocks = first.c == grid.c;
     let mut block = 0;
-    for slab in out.chunks_exact_mut(row) {
+    let across = grid.c.div_ceil(first.c);
+    for (at, slab) in out.chunks_exact_mut(row).enumerate() {
         if blocks {
             // Tiles follow each other in memory: fill one after the other.
             while cut[block].len() == tiles[block].t * tiles[block].n {
@@ -106,7 +141,8 @@ pub fn cut<'a, E>(out: &'a mut [E], tiles: &[Tile]) -> Vec<Vec<&'a mut [E]>> {
             }
             cut[block].push(slab);
         } else {
-            for (piece, list) in slab.chunks_mut(first.c * grid.s).zip(&mut cut) {
+            let steps = at / grid.n / first.t;
+            for (piece, list) in slab.chunks_mut(first.c * grid.s).zip(&mut cut[steps * across..]) {
                 list.push(piece);
             }
         }
@@ -122,11 +158,12 @@ mod tests {
     proptest! {
         #[test]
         fn tiles_cover_every_element_once_and_cut_agrees_with_them(
-            t in 1usize..5, n in 1usize..7, c in 1usize..9, s in 1usize..5, size in 1usize..9, by_channels: bool,
+            t in 1usize..5, n in 1usize..7, c in 1usize..9, s in 1usize..5, size in 1usize..9, steps in 1usize..5,
+            by_channels: bool,
         ) {
             let grid = Grid { t, n, c, s };
             let plan = if by_channels {
-                CpuPlan::Channels { per_tile: size.min(c) }
+                CpuPlan::Channels { per_tile: size.min(c), steps: steps.min(t) }
             } else {
                 CpuPlan::Blocks { rows: size.min(n) }
             };
