@@ -1,15 +1,13 @@
 //! Backward: S1 = Σ dy and S2 = Σ dy·x̂ per tile, k1 and k2 per row, then
 //! `dx = i·p·w·dy − i·k1 − x̂·i·k2` per tile, in one sweep or two as in forward.
 
-use std::ops::Range;
-
 use spikenorm_core::norm::{
     Affine, CellSums, CpuPlan, DxCoefficients, NormGrads, NormSaved, ParameterGrads, dx_coefficients,
 };
 use spikenorm_core::{Grid, Result};
 
 use super::small::{Normalizer, from_f64};
-use super::tile::{Tile, Window, cut, tiles};
+use super::tile::{Tile, cut, tiles};
 use super::{kernels_long, kernels_short};
 use crate::HostMemory;
 use crate::backend::CpuTensor;
@@ -95,10 +93,10 @@ impl<E: Element> Pass<'_, E> {
     fn two_sweeps(&self, tiles: &[Tile], dx: &mut [E]) -> Result<Vec<CellSums>> {
         let parts = for_each(self.bytes(), tiles.iter().collect(), |tile| sum_tile(self, tile))?;
         let cells = self.collect(tiles, parts);
-        let window = Window::whole(self.grid);
-        let rows = self.dx_rows(window, 0..self.grid.t, |t, c| cells[t * self.grid.c + c]);
+        let whole = Tile::whole(self.grid);
+        let rows = self.dx_rows(&whole, |t, c| cells[t * self.grid.c + c]);
         let tasks: Vec<_> = tiles.iter().zip(cut(dx, tiles)).collect();
-        for_each(self.bytes(), tasks, |(tile, slabs)| write_tile(self, tile, slabs, &rows, window))?;
+        for_each(self.bytes(), tasks, |(tile, slabs)| write_tile(self, tile, slabs, &rows, &whole))?;
         Ok(cells)
     }
 
@@ -116,26 +114,21 @@ impl<E: Element> Pass<'_, E> {
         cells
     }
 
-    /// k1 and k2 of a window and its steps, `[row * channels + c]`. `sums(t, c)`: of its cell (t, c).
+    /// k1 and k2 of a tile, `[row * channels + c]`. `sums(t, c)`: of its cell (t, c).
     #[inline(always)]
-    fn dx_rows(
-        &self,
-        window: Window,
-        steps: Range<usize>,
-        sums: impl Fn(usize, usize) -> CellSums,
-    ) -> Vec<DxCoefficients> {
-        let rows = self.affine.spec.statistics.count(steps.len());
-        let channels = window.c;
+    fn dx_rows(&self, part: &Tile, sums: impl Fn(usize, usize) -> CellSums) -> Vec<DxCoefficients> {
+        let rows = self.affine.spec.statistics.count(part.t);
+        let channels = part.c;
         let mut all = vec![DxCoefficients::default(); rows * channels];
         let mut column = vec![DxCoefficients::default(); rows];
         for c in 0..channels {
             dx_coefficients(
                 &self.affine,
                 self.grid,
-                steps.clone(),
-                window.c0 + c,
+                part.t0..part.t0 + part.t,
+                part.c0 + c,
                 self.batch_statistics,
-                |t| sums(t - steps.start, c),
+                |t| sums(t - part.t0, c),
                 &mut column,
             );
             for (row, value) in column.iter().enumerate() {
@@ -170,9 +163,9 @@ impl<E: Element> Pass<'_, E> {
         all
     }
 
-    /// Writes a tile. `window`: what `rows` are of.
+    /// Writes a tile. `part`: the tile that `rows` are of.
     #[inline(always)]
-    fn apply(&self, tile: &Tile, mut slabs: Vec<&mut [E]>, rows: &[DxCoefficients], window: Window) {
+    fn apply(&self, tile: &Tile, mut slabs: Vec<&mut [E]>, rows: &[DxCoefficients], part: &Tile) {
         if slabs.is_empty() {
             return;
         }
@@ -183,7 +176,7 @@ impl<E: Element> Pass<'_, E> {
         let mut columns = vec![E::Acc::default(); if tile.is_long() { 0 } else { 4 * tile.c * s }];
         for t in (0..tile.t).rev() {
             let step = tile.t0 + t;
-            let row = window.index(self.affine.spec.statistics, step, tile.c0);
+            let row = part.index(self.affine.spec.statistics, step, tile.c0);
             self.coefficients(step, tile.c0, &rows[row..row + tile.c], &mut channels);
             if tile.is_long() {
                 let [high, g, c1, c2] = &channels;
@@ -229,9 +222,8 @@ impl<E: Element> Pass<'_, E> {
 /// Both sweeps over a tile, which is still in cache for the second.
 fn sweep_tile<E: Element>(pass: &Pass<'_, E>, tile: &Tile, slabs: Vec<&mut [E]>) -> Vec<CellSums> {
     let sums = sum_tile(pass, tile);
-    let (window, steps) = (Window::of(tile), tile.t0..tile.t0 + tile.t);
-    let rows = pass.dx_rows(window, steps, |t, c| sums[t * tile.c + c]);
-    write_tile(pass, tile, slabs, &rows, window);
+    let rows = pass.dx_rows(tile, |t, c| sums[t * tile.c + c]);
+    write_tile(pass, tile, slabs, &rows, tile);
     sums
 }
 
@@ -243,14 +235,14 @@ vectorized! {
 }
 
 vectorized! {
-    /// The second sweep. `window`: what `rows` are of.
+    /// The second sweep. `part`: the tile that `rows` are of.
     fn write_tile<'a, E: Element>(
         pass: &'a Pass<'a, E>,
         tile: &'a Tile,
         slabs: Vec<&'a mut [E]>,
         rows: &'a [DxCoefficients],
-        window: Window,
+        part: &'a Tile,
     ) {
-        pass.apply(tile, slabs, rows, window);
+        pass.apply(tile, slabs, rows, part);
     }
 }

@@ -9,7 +9,7 @@ use spikenorm_core::norm::{
 use spikenorm_core::{Grid, Result};
 
 use super::small::{Normalizer, saved_statistics, update_running};
-use super::tile::{Tile, Window, cut, tiles};
+use super::tile::{Tile, cut, tiles};
 use super::{kernels_long, kernels_short};
 use crate::HostMemory;
 use crate::backend::CpuTensor;
@@ -130,7 +130,7 @@ fn apply_all<E: Element>(
 ) -> Result<()> {
     let tasks: Vec<_> = tiles.iter().zip(cut(y, tiles)).collect();
     for_each(bytes, tasks, |(tile, slabs)| {
-        write_tile(tile, x, slabs, normalizer, Window::whole(tile.grid), affine)
+        write_tile(tile, x, slabs, normalizer, &Tile::whole(tile.grid), affine)
     })?;
     Ok(())
 }
@@ -138,7 +138,7 @@ fn apply_all<E: Element>(
 /// Both sweeps over a tile, which is still in cache for the second.
 fn sweep_tile<E: Element>(tile: &Tile, x: &[E], slabs: Vec<&mut [E]>, affine: &Affine<'_>) -> RowStatistics {
     let statistics = RowStatistics::from_cells(affine.spec, tile.extent(), &sum_tile(tile, x));
-    write_tile(tile, x, slabs, &Normalizer::new(affine.spec, &statistics), Window::of(tile), affine);
+    write_tile(tile, x, slabs, &Normalizer::new(affine.spec, &statistics), tile, affine);
     statistics
 }
 
@@ -150,16 +150,16 @@ vectorized! {
 }
 
 vectorized! {
-    /// The second sweep. `window`: what the normalizer is of.
+    /// The second sweep. `part`: the tile that the normalizer is of.
     fn write_tile<'a, E: Element>(
         tile: &'a Tile,
         x: &'a [E],
         slabs: Vec<&'a mut [E]>,
         normalizer: &'a Normalizer<E::Acc>,
-        window: Window,
+        part: &'a Tile,
         affine: &'a Affine<'a>,
     ) {
-        apply(tile, x, slabs, normalizer, window, affine);
+        apply(tile, x, slabs, normalizer, part, affine);
     }
 }
 
@@ -177,14 +177,14 @@ fn cell_moments<E: Element>(tile: &Tile, x: &[E]) -> Vec<Moments> {
     cells
 }
 
-/// Writes a tile. `window`: what the normalizer is of.
+/// Writes a tile. `part`: the tile that the normalizer is of.
 #[inline(always)]
 fn apply<E: Element>(
     tile: &Tile,
     x: &[E],
     mut slabs: Vec<&mut [E]>,
     normalizer: &Normalizer<E::Acc>,
-    window: Window,
+    part: &Tile,
     affine: &Affine<'_>,
 ) {
     if slabs.is_empty() {
@@ -198,7 +198,7 @@ fn apply<E: Element>(
     let mut columns = vec![E::Acc::default(); if tile.is_long() { 0 } else { 3 * tile.c * s }];
     for t in (0..tile.t).rev() {
         let step = tile.t0 + t;
-        let row = window.index(spec.statistics, step, tile.c0);
+        let row = part.index(spec.statistics, step, tile.c0);
         coefficients(normalizer, row..row + tile.c, affine, step, tile.c0, &mut channels);
         if tile.is_long() {
             let [high, a, b] = &channels;

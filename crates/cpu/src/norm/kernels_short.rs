@@ -17,6 +17,8 @@ const COLUMNS: usize = 1024;
 const ROWS: usize = 8;
 /// Columns whose totals are at hand for that; see `kernels_long::LANES`.
 const CHUNK: usize = 32;
+/// And of one pair of slabs at a time, whose float64 totals fill the registers sooner.
+const PAIR: usize = CHUNK / 2;
 /// Slabs whose deviations are summed before they are folded into float64.
 const RUN: usize = 16 * ROWS;
 
@@ -192,7 +194,7 @@ pub fn backward_sums<E: Element>(
             n += ROWS;
         }
         for n in n..tile.n {
-            add_products::<E, 1, { CHUNK / 2 }>([pair(n)], means, &mut first, &mut second);
+            add_products::<E, 1, PAIR>([pair(n)], means, &mut first, &mut second);
         }
         for i in 0..channels {
             sums[c + i][0] += total(&first[i * s..][..s]);
@@ -201,22 +203,22 @@ pub fn backward_sums<E: Element>(
     }
 }
 
-/// Adds the products of K pairs of slabs, of x and of dy, to the columns' totals, in chunks as `add_deviations`.
+/// Adds the products of K pairs of slabs, of x and of dy, to the columns' totals, in chunks of WIDTH as `add_deviations`.
 #[inline(always)]
-fn add_products<E: Element, const K: usize, const CHUNK: usize>(
+fn add_products<E: Element, const K: usize, const WIDTH: usize>(
     pairs: [(&[E], &[E]); K],
     means: &[f64],
     first: &mut [f64],
     second: &mut [f64],
 ) {
-    let (means, means_left) = means.as_chunks::<CHUNK>();
-    let (first, first_left) = first.as_chunks_mut::<CHUNK>();
-    let (second, second_left) = second.as_chunks_mut::<CHUNK>();
+    let (means, means_left) = means.as_chunks::<WIDTH>();
+    let (first, first_left) = first.as_chunks_mut::<WIDTH>();
+    let (second, second_left) = second.as_chunks_mut::<WIDTH>();
     for (at, ((means, first), second)) in means.iter().zip(first).zip(second).enumerate() {
         let (mut s1, mut s2) = (*first, *second);
         for (x, dy) in pairs {
-            let (x, dy) = (&x[at * CHUNK..][..CHUNK], &dy[at * CHUNK..][..CHUNK]);
-            for i in 0..CHUNK {
+            let (x, dy) = (&x[at * WIDTH..][..WIDTH], &dy[at * WIDTH..][..WIDTH]);
+            for i in 0..WIDTH {
                 let g = dy[i].load().to_f64();
                 s1[i] += g;
                 s2[i] += g * (x[i].load().to_f64() - means[i]);

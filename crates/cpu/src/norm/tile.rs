@@ -24,6 +24,18 @@ pub struct Tile {
 }
 
 impl Tile {
+    /// The whole grid.
+    pub fn whole(grid: Grid) -> Self {
+        Self { grid, t0: 0, t: grid.t, n0: 0, n: grid.n, c0: 0, c: grid.c }
+    }
+
+    /// In a table `[statistics rows, channels]` of this tile: where the row of step `t` has channel `c`, both counted in the
+    /// tensor.
+    #[inline(always)]
+    pub fn index(&self, statistics: Rows, t: usize, c: usize) -> usize {
+        (statistics.of(t) - statistics.of(self.t0)) * self.c + c - self.c0
+    }
+
     /// Where slab (t, n), counted within the tile, starts in the tensor.
     #[inline(always)]
     pub fn start(&self, t: usize, n: usize) -> usize {
@@ -65,34 +77,9 @@ impl Tile {
     }
 }
 
-/// A table `[statistics rows, channels]` of a part of the grid.
-#[derive(Clone, Copy)]
-pub struct Window {
-    pub t0: usize,
-    pub c0: usize,
-    /// Channels.
-    pub c: usize,
-}
-
-impl Window {
-    pub fn whole(grid: Grid) -> Self {
-        Self { t0: 0, c0: 0, c: grid.c }
-    }
-
-    pub fn of(tile: &Tile) -> Self {
-        Self { t0: tile.t0, c0: tile.c0, c: tile.c }
-    }
-
-    /// Index of channel `c` in the row of step `t`, both counted in the tensor.
-    #[inline(always)]
-    pub fn index(&self, statistics: Rows, t: usize, c: usize) -> usize {
-        (statistics.of(t) - statistics.of(self.t0)) * self.c + c - self.c0
-    }
-}
-
 /// The tiles of a plan, in a fixed order.
 pub fn tiles(grid: Grid, plan: CpuPlan) -> Vec<Tile> {
-    let whole = Tile { grid, t0: 0, t: grid.t, n0: 0, n: grid.n, c0: 0, c: grid.c };
+    let whole = Tile::whole(grid);
     match plan {
         CpuPlan::Channels { per_tile, steps } => (0..grid.t.max(1))
             .step_by(steps.max(1))
@@ -130,7 +117,7 @@ pub fn cut<'a, E>(out: &'a mut [E], tiles: &[Tile]) -> Vec<Vec<&'a mut [E]>> {
         return tiles.iter().map(|_| Vec::new()).collect();
     }
     let mut cut: Vec<Vec<&mut [E]>> = tiles.iter().map(|tile| Vec::with_capacity(tile.t * tile.n)).collect();
-    let blocks = first.c == grid.c;
+    let blocks = first.is_contiguous();
     let mut block = 0;
     let across = grid.c.div_ceil(first.c);
     for (at, slab) in out.chunks_exact_mut(row).enumerate() {
