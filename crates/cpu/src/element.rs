@@ -5,7 +5,13 @@ use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
 use bytemuck::Pod;
 use half::{bf16, f16};
+use pulp::NullaryFnOnce;
 use spikenorm_core::DType;
+
+use crate::simd::dispatch;
+
+/// Values of a half type rounded together.
+pub const BLOCK: usize = 32;
 
 /// The type arithmetic is done in: float64 for float64, float32 for everything else.
 pub trait Real:
@@ -42,6 +48,17 @@ pub trait Element: Pod + Send + Sync + Default {
     fn load(self) -> Self::Acc;
     /// Rounds to nearest, ties to even.
     fn store(value: Self::Acc) -> Self;
+    #[inline(always)]
+    fn store_block(values: &[Self::Acc; BLOCK], out: &mut [Self; BLOCK]) {
+        for i in 0..BLOCK {
+            out[i] = Self::store(values[i]);
+        }
+    }
+    /// Runs a loop over such elements as compiled for the processor's instruction set.
+    #[inline(always)]
+    fn vectorize<C: NullaryFnOnce>(call: C) -> C::Output {
+        dispatch(call)
+    }
 }
 
 macro_rules! real {
@@ -125,11 +142,9 @@ impl Element for bf16 {
     }
     #[inline(always)]
     fn store(value: f32) -> Self {
-        let bits = value.to_bits();
-        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-        // Rounding could carry a NaN's mantissa into infinity: keep NaN quiet instead.
-        let quiet = (bits >> 16) | 0x40;
-        Self::from_bits(if value.is_nan() { quiet } else { rounded } as u16)
+        // Rounding could carry a NaN's mantissa into infinity.
+        let bits = if value.is_nan() { f32::NAN.to_bits() } else { value.to_bits() };
+        Self::from_bits((bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16)
     }
 }
 
@@ -137,6 +152,12 @@ impl Element for f16 {
     type Acc = f32;
     type Packed = [f16; 32];
     const DTYPE: DType = DType::F16;
+    /// Where there is something better than the baseline, there is `F16c`.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn vectorize<C: NullaryFnOnce>(call: C) -> C::Output {
+        call.call()
+    }
     #[inline(always)]
     fn load(self) -> f32 {
         let bits = u32::from(self.to_bits());
@@ -176,6 +197,11 @@ macro_rules! with_float {
             }
             spikenorm_core::DType::F32 => {
                 type $E = f32;
+                $body
+            }
+            #[cfg(target_arch = "x86_64")]
+            spikenorm_core::DType::F16 if $crate::simd::has_v3() => {
+                type $E = $crate::f16c::F16c;
                 $body
             }
             spikenorm_core::DType::F16 => {

@@ -6,6 +6,8 @@
 mod backend;
 mod block;
 mod element;
+#[cfg(target_arch = "x86_64")]
+mod f16c;
 mod kit;
 mod matmul;
 mod memory;
@@ -13,10 +15,12 @@ mod neu_norm;
 mod norm;
 mod parallel;
 mod pool;
+mod simd;
 mod stream;
 mod tensor_ops;
 
 pub use backend::{Cpu, CpuTensor};
 pub use memory::{HostMemory, Lender};
-pub use parallel::{num_threads, set_num_threads, simd_level};
+pub use parallel::{num_threads, set_num_threads};
 pub use pool::{MemoryStats, empty_cache, memory_stats};
+pub use simd::simd_level;

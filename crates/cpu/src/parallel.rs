@@ -1,8 +1,7 @@
-//! Threads and SIMD: how tasks are handed to the cores, and how a loop gets compiled for the
-//! instruction set found at run time.
+//! Threads: how tasks are handed to the cores.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -23,7 +22,6 @@ struct Team {
 }
 
 static TEAM: RwLock<Option<Arc<Team>>> = RwLock::new(None);
-static ARCH: OnceLock<pulp::Arch> = OnceLock::new();
 
 fn build(threads: usize) -> Result<Team> {
     let helpers = ThreadPoolBuilder::new()
@@ -140,51 +138,5 @@ fn wait_awake(is_over: impl Fn() -> bool) {
             std::hint::spin_loop();
         }
         std::thread::yield_now();
-    }
-}
-
-/// Defines a function whose body is compiled once for every instruction set (AVX2 or NEON, and the baseline) and
-/// dispatched at run time.
-///
-/// Only what is inlined into the body profits, so what it calls in its loops is `#[inline(always)]`. This is a macro
-/// because a closure or a function passed as a value keeps the baseline's code: neither is inlined where it is called
-/// from two places.
-macro_rules! vectorized {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident<$life:lifetime $(, $generic:ident: $bound:ident)*>(
-        $($arg:ident: $type:ty),+ $(,)?
-    ) $(-> $output:ty)? { $($body:tt)* }) => {
-        $(#[$meta])*
-        $vis fn $name<$life $(, $generic: $bound)*>($($arg: $type),+) $(-> $output)? {
-            struct Call<$life $(, $generic: $bound)*> {
-                $($arg: $type),+
-            }
-            impl<$life $(, $generic: $bound)*> pulp::NullaryFnOnce for Call<$life $(, $generic)*> {
-                type Output = $crate::parallel::vectorized!(@output $($output)?);
-                #[inline(always)]
-                fn call(self) -> Self::Output {
-                    let Self { $($arg),+ } = self;
-                    $($body)*
-                }
-            }
-            $crate::parallel::arch().dispatch(Call { $($arg),+ })
-        }
-    };
-    (@output $output:ty) => { $output };
-    (@output) => { () };
-}
-pub(crate) use vectorized;
-
-pub fn arch() -> pulp::Arch {
-    *ARCH.get_or_init(pulp::Arch::new)
-}
-
-/// Name of the instruction set chosen at run time.
-pub fn simd_level() -> &'static str {
-    match arch() {
-        #[cfg(target_arch = "x86_64")]
-        pulp::Arch::V3(_) => "AVX2",
-        #[cfg(target_arch = "aarch64")]
-        pulp::Arch::Neon(_) => "NEON",
-        _ => "baseline",
     }
 }

@@ -6,35 +6,57 @@
 #![allow(unsafe_code)]
 
 use crate::block::Line;
-use crate::element::Element;
+use crate::element::{BLOCK, Element};
 
 /// Bytes of a result from which it is streamed. Below, the next layer finds it in a last-level cache.
 pub const STREAMING_BYTES: usize = 16 << 20;
 
 /// Computes a contiguous piece of a result. A trait and not a closure, since closures are not inlined for certain, and
 /// then keep the baseline's instructions (see `vectorized!`).
-pub trait Fill<E> {
+pub trait Fill<A> {
     /// Computes values `first..first + out.len()` of the piece.
-    fn fill(&self, first: usize, out: &mut [E]);
+    fn fill(&self, first: usize, out: &mut [A]);
 }
 
 /// Writes a piece of a result, streaming its whole cache lines where asked. Callers [`fence`] before they are done.
 #[inline(always)]
-pub fn write<E: Element>(out: &mut [E], streaming: bool, piece: impl Fill<E>) {
+pub fn write<E: Element>(out: &mut [E], streaming: bool, piece: impl Fill<E::Acc>) {
     if !streaming {
-        piece.fill(0, out);
+        rounded(out, 0, &piece);
         return;
     }
     let (head, lines, tail) = bytemuck::pod_align_to_mut::<E, Line>(out);
     let mut first = head.len();
-    piece.fill(0, head);
+    rounded(head, 0, &piece);
     for line in lines {
         let mut values = E::Packed::default();
-        piece.fill(first, values.as_mut());
+        rounded(values.as_mut(), first, &piece);
         store(line, bytemuck::cast(values));
         first += values.as_ref().len();
     }
-    piece.fill(first, tail);
+    rounded(tail, first, &piece);
+}
+
+/// Computes values from `first` on; those of a half type in registers, from where they are rounded a block at a time.
+#[inline(always)]
+fn rounded<E: Element>(out: &mut [E], first: usize, piece: &impl Fill<E::Acc>) {
+    if E::DTYPE == <E::Acc as Element>::DTYPE {
+        return piece.fill(first, bytemuck::cast_slice_mut(out));
+    }
+    let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
+    let mut at = first;
+    for block in blocks {
+        let mut wide = [E::Acc::default(); BLOCK];
+        piece.fill(at, &mut wide);
+        E::store_block(&wide, block);
+        at += BLOCK;
+    }
+    let mut wide = [E::Acc::default(); BLOCK];
+    let wide = &mut wide[..rest.len()];
+    piece.fill(at, wide);
+    for (out, wide) in rest.iter_mut().zip(wide) {
+        *out = E::store(*wide);
+    }
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -7,7 +7,8 @@ use spikenorm_core::{DType, Result};
 use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::{Element, with_float};
-use crate::parallel::{for_each, vectorized};
+use crate::parallel::for_each;
+use crate::simd::vectorized;
 
 /// Values of a task of an element-wise sum.
 const TASK_VALUES: usize = 1 << 15;

@@ -9,7 +9,8 @@ use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::{Element, Real};
 use crate::matmul::{Matrix, multiply};
-use crate::parallel::{SERIAL_BYTES, for_each, vectorized};
+use crate::parallel::{SERIAL_BYTES, for_each};
+use crate::simd::vectorized;
 use crate::tensor_ops::{copy_of, write_f64};
 
 /// Rows of a task of forward or dx.

@@ -9,7 +9,8 @@ use spikenorm_core::kit::{
 use crate::HostMemory;
 use crate::backend::CpuTensor;
 use crate::element::{Element, Real};
-use crate::parallel::{for_each, vectorized};
+use crate::parallel::for_each;
+use crate::simd::vectorized;
 
 /// Neurons of a task.
 const STRIP: usize = 2048;

@@ -5,7 +5,8 @@ use spikenorm_core::{DType, Result};
 
 use crate::HostMemory;
 use crate::element::Real;
-use crate::parallel::{for_each, vectorized};
+use crate::parallel::for_each;
+use crate::simd::vectorized;
 
 /// Values of a task.
 const TASK_VALUES: usize = 1 << 15;

@@ -4,7 +4,7 @@ use spikenorm_core::Result;
 
 use crate::HostMemory;
 use crate::element::{Element, Real};
-use crate::parallel::vectorized;
+use crate::simd::vectorized;
 
 pub struct Scratch(HostMemory);
 

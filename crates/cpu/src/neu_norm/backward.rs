@@ -8,7 +8,8 @@ use super::{BackwardInputs, GROUPS, grads, take_grads};
 use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::{Element, Real};
-use crate::parallel::{for_each, vectorized};
+use crate::parallel::for_each;
+use crate::simd::vectorized;
 use crate::stream::{Fill, STREAMING_BYTES, fence, write};
 
 /// Steps of a block: their gradients have to stay in cache until their δ is known.
@@ -98,13 +99,13 @@ struct InputGradient<'a, E: Element> {
     change: &'a [E::Acc],
 }
 
-impl<E: Element> Fill<E> for InputGradient<'_, E> {
+impl<E: Element> Fill<E::Acc> for InputGradient<'_, E> {
     #[inline(always)]
-    fn fill(&self, first: usize, out: &mut [E]) {
+    fn fill(&self, first: usize, out: &mut [E::Acc]) {
         let len = out.len();
         let (dy, change) = (&self.dy[first..][..len], &self.change[first..][..len]);
         for j in 0..len {
-            out[j] = E::store(dy[j].load() + change[j]);
+            out[j] = dy[j].load() + change[j];
         }
     }
 }

@@ -11,7 +11,8 @@ use super::{BackwardInputs, GROUPS, Values, grads, output, take_grads};
 use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::{Element, Real};
-use crate::parallel::{for_each, vectorized};
+use crate::parallel::for_each;
+use crate::simd::vectorized;
 
 /// Bytes of one time step's piece of a task.
 const STRIP_BYTES: usize = 256 << 10;

@@ -6,7 +6,8 @@ use super::strips::{COLUMNS, Strip, cut, cut_states, strips};
 use super::{Values, output};
 use crate::HostMemory;
 use crate::element::{Element, Real};
-use crate::parallel::{for_each, vectorized};
+use crate::parallel::for_each;
+use crate::simd::vectorized;
 use crate::stream::{Fill, STREAMING_BYTES, fence, write};
 
 /// Chunks added at a time, so that the sums are loaded and stored less often.
@@ -48,13 +49,13 @@ struct Output<'a, E: Element> {
     state: &'a [E::Acc],
 }
 
-impl<E: Element> Fill<E> for Output<'_, E> {
+impl<E: Element> Fill<E::Acc> for Output<'_, E> {
     #[inline(always)]
-    fn fill(&self, first: usize, out: &mut [E]) {
+    fn fill(&self, first: usize, out: &mut [E::Acc]) {
         let len = out.len();
         let (x, w, s) = (&self.x[first..][..len], &self.w[first..][..len], &self.state[first..][..len]);
         for j in 0..len {
-            out[j] = E::store(x[j].load() - w[j] * s[j]);
+            out[j] = x[j].load() - w[j] * s[j];
         }
     }
 }

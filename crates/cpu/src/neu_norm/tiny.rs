@@ -13,7 +13,7 @@ use super::{BackwardInputs, Values, grads, output, take_grads};
 use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::{Element, Real};
-use crate::parallel::vectorized;
+use crate::simd::vectorized;
 
 /// Bytes of an input up to which this is the faster way.
 const TINY_BYTES: usize = 32 << 10;

@@ -14,7 +14,8 @@ use super::{kernels_long, kernels_short};
 use crate::HostMemory;
 use crate::backend::CpuTensor;
 use crate::element::{Element, Real};
-use crate::parallel::{for_each, vectorized};
+use crate::parallel::for_each;
+use crate::simd::vectorized;
 use crate::stream::{STREAMING_BYTES, fence};
 use crate::tensor_ops::{copy_of, read_f64};
 

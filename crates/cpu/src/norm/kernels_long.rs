@@ -165,12 +165,13 @@ struct Forward<'a, E: Element> {
     coefficients: [E::Acc; 3],
 }
 
-impl<E: Element> Fill<E> for Forward<'_, E> {
+impl<E: Element> Fill<E::Acc> for Forward<'_, E> {
     #[inline(always)]
-    fn fill(&self, first: usize, out: &mut [E]) {
+    fn fill(&self, first: usize, out: &mut [E::Acc]) {
         let [high, a, b] = self.coefficients;
-        for (y, x) in out.iter_mut().zip(&self.x[first..]) {
-            *y = E::store((x.load() - high) * a + b);
+        let x = &self.x[first..][..out.len()];
+        for (y, x) in out.iter_mut().zip(x) {
+            *y = (x.load() - high) * a + b;
         }
     }
 }
@@ -232,12 +233,13 @@ struct Backward<'a, E: Element> {
     coefficients: [E::Acc; 4],
 }
 
-impl<E: Element> Fill<E> for Backward<'_, E> {
+impl<E: Element> Fill<E::Acc> for Backward<'_, E> {
     #[inline(always)]
-    fn fill(&self, first: usize, out: &mut [E]) {
+    fn fill(&self, first: usize, out: &mut [E::Acc]) {
         let [high, g, c1, c2] = self.coefficients;
-        for ((dx, x), dy) in out.iter_mut().zip(&self.x[first..]).zip(&self.dy[first..]) {
-            *dx = E::store(dy.load() * g - c1 - (x.load() - high) * c2);
+        let (x, dy) = (&self.x[first..][..out.len()], &self.dy[first..][..out.len()]);
+        for ((dx, x), dy) in out.iter_mut().zip(x).zip(dy) {
+            *dx = dy.load() * g - c1 - (x.load() - high) * c2;
         }
     }
 }

@@ -146,15 +146,15 @@ struct Forward<'a, E: Element> {
     coefficients: [&'a [E::Acc]; 3],
 }
 
-impl<E: Element> Fill<E> for Forward<'_, E> {
+impl<E: Element> Fill<E::Acc> for Forward<'_, E> {
     #[inline(always)]
-    fn fill(&self, first: usize, out: &mut [E]) {
+    fn fill(&self, first: usize, out: &mut [E::Acc]) {
         let len = out.len();
         let [high, a, b] = self.coefficients;
         let (high, a, b) = (&high[first..][..len], &a[first..][..len], &b[first..][..len]);
         let x = &self.x[first..][..len];
         for j in 0..len {
-            out[j] = E::store((x[j].load() - high[j]) * a[j] + b[j]);
+            out[j] = (x[j].load() - high[j]) * a[j] + b[j];
         }
     }
 }
@@ -245,16 +245,16 @@ struct Backward<'a, E: Element> {
     coefficients: [&'a [E::Acc]; 4],
 }
 
-impl<E: Element> Fill<E> for Backward<'_, E> {
+impl<E: Element> Fill<E::Acc> for Backward<'_, E> {
     #[inline(always)]
-    fn fill(&self, first: usize, out: &mut [E]) {
+    fn fill(&self, first: usize, out: &mut [E::Acc]) {
         let len = out.len();
         let [high, g, c1, c2] = self.coefficients;
         let (high, g) = (&high[first..][..len], &g[first..][..len]);
         let (c1, c2) = (&c1[first..][..len], &c2[first..][..len]);
         let (x, dy) = (&self.x[first..][..len], &self.dy[first..][..len]);
         for j in 0..len {
-            out[j] = E::store(dy[j].load() * g[j] - c1[j] - (x[j].load() - high[j]) * c2[j]);
+            out[j] = dy[j].load() * g[j] - c1[j] - (x[j].load() - high[j]) * c2[j];
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::HostMemory;
 use crate::backend::CpuTensor;
 use crate::element::{Element, Real};
 use crate::memory::Reading;
-use crate::parallel::vectorized;
+use crate::simd::vectorized;
 use crate::tensor_ops::copy_of;
 
 /// Bytes of an input up to which this is the faster way.

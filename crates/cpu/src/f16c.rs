@@ -1,0 +1,93 @@
+//! float16 where the processor converts it: an element of its own, so that loops over it are compiled for such processors
+//! only, and those over `half::f16`, which converts by integer arithmetic, only for the others.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::{
+    __m128i, __m256, _MM_FROUND_TO_NEAREST_INT, _mm_cvtph_ps, _mm_cvtps_ph, _mm_cvtsi32_si128,
+    _mm_cvtsi128_si32, _mm_cvtss_f32, _mm_set_ss, _mm256_cvtps_ph,
+};
+
+use bytemuck::{Pod, Zeroable};
+use spikenorm_core::DType;
+
+use crate::element::{BLOCK, Element};
+
+/// A float16 on a processor with F16C. Only `with_float!` names it, after it has asked.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct F16c(u16);
+
+impl Element for F16c {
+    type Acc = f32;
+    type Packed = [Self; 32];
+    const DTYPE: DType = DType::F16;
+
+    /// The compiler sees what the instruction does and makes one of eight in a loop.
+    #[inline(always)]
+    fn load(self) -> f32 {
+        // SAFETY: the processor has F16C, as is the type's condition.
+        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(self.0)))) }
+    }
+
+    #[inline(always)]
+    fn store(value: f32) -> Self {
+        // SAFETY: the processor has F16C, as is the type's condition.
+        let packed =
+            unsafe { _mm_cvtsi128_si32(_mm_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm_set_ss(value))) };
+        Self(packed as u16)
+    }
+
+    /// Here it does not see it.
+    #[inline(always)]
+    fn store_block(values: &[f32; BLOCK], out: &mut [Self; BLOCK]) {
+        let (values, _) = values.as_chunks::<8>();
+        let (out, _) = out.as_chunks_mut::<8>();
+        for (out, values) in out.iter_mut().zip(values) {
+            let wide: __m256 = bytemuck::cast(*values);
+            // SAFETY: the processor has F16C, as is the type's condition.
+            let packed: __m128i = unsafe { _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(wide) };
+            *out = bytemuck::cast(packed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::simd::has_v3;
+
+    #[test]
+    fn every_half_value_loads_as_the_half_crate_says() {
+        if !has_v3() {
+            return eprintln!("skipped: this processor has no F16C");
+        }
+        for bits in 0..=u16::MAX {
+            let (got, want) = (F16c(bits).load(), f16::from_bits(bits).to_f32());
+            assert!(got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan()), "{bits:#x}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+        #[test]
+        fn floats_are_stored_as_the_half_crate_says(
+            bits in proptest::array::uniform32(prop_oneof![any::<u32>(), 0x3300_0000u32..0x4780_0000]),
+        ) {
+            if has_v3() {
+                let values = bits.map(f32::from_bits);
+                let mut block = [F16c::default(); BLOCK];
+                F16c::store_block(&values, &mut block);
+                for (value, got) in values.into_iter().zip(block) {
+                    let want = f16::from_f32(value);
+                    for got in [got, F16c::store(value)] {
+                        let same = got.0 == want.to_bits();
+                        prop_assert!(same || (got.load().is_nan() && want.is_nan()), "{value:e}");
+                    }
+                }
+            }
+        }
+    }
+}
