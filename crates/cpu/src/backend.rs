@@ -10,8 +10,9 @@ use spikenorm_core::{
     Backend, DType, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, Result, Tensor, element_count,
 };
 
-use crate::element::{Element, with_float};
-use crate::{HostMemory, kit, neu_norm, norm, tensor_ops};
+use crate::element::{Element, with_fast_float, with_float};
+use crate::through_float32::is_widened;
+use crate::{HostMemory, kit, neu_norm, norm, tensor_ops, through_float32};
 
 pub type CpuTensor = Tensor<HostMemory>;
 
@@ -58,13 +59,19 @@ impl Backend for Cpu {
     }
 
     fn norm_forward(&self, call: &NormForward<'_, HostMemory>) -> Result<NormOutput<HostMemory>> {
-        with_float!(call.x.dtype, E => {
+        if is_widened(call.x.dtype) {
+            return through_float32::norm_forward(call);
+        }
+        with_fast_float!(call.x.dtype, E => {
             if norm::tiny::fits::<E>(call.grid) { norm::tiny::forward::<E>(call) } else { norm::forward::<E>(call) }
         })
     }
 
     fn norm_backward(&self, saved: &NormSaved<HostMemory>, dy: &CpuTensor) -> Result<NormGrads<HostMemory>> {
-        with_float!(dy.dtype, E => {
+        if is_widened(dy.dtype) {
+            return through_float32::norm_backward(saved, dy);
+        }
+        with_fast_float!(dy.dtype, E => {
             // What a forward saved does not depend on which way it went.
             if norm::tiny::fits::<E>(saved.grid) {
                 norm::tiny::backward::<E>(saved, dy)
@@ -75,7 +82,10 @@ impl Backend for Cpu {
     }
 
     fn neu_norm_forward(&self, call: &NeuNormForward<'_, HostMemory>) -> Result<NeuNormOutput<HostMemory>> {
-        with_float!(call.x.dtype, E => neu_norm::forward::<E>(call))
+        if is_widened(call.x.dtype) {
+            return through_float32::neu_norm_forward(call);
+        }
+        with_fast_float!(call.x.dtype, E => neu_norm::forward::<E>(call))
     }
 
     fn neu_norm_backward(
@@ -84,7 +94,10 @@ impl Backend for Cpu {
         dy: &CpuTensor,
         carry: Option<&CpuTensor>,
     ) -> Result<NeuNormGrads<HostMemory>> {
-        with_float!(dy.dtype, E => neu_norm::backward::<E>(saved, dy, carry))
+        if is_widened(dy.dtype) {
+            return through_float32::neu_norm_backward(saved, dy, carry);
+        }
+        with_fast_float!(dy.dtype, E => neu_norm::backward::<E>(saved, dy, carry))
     }
 
     fn add(&self, a: &CpuTensor, b: &CpuTensor) -> Result<CpuTensor> {

@@ -10,6 +10,14 @@ use spikenorm_core::DType;
 
 use crate::simd::dispatch;
 
+/// The half types of processors that have more than the baseline of x86-64; see `v3`.
+pub mod fast {
+    #[cfg(target_arch = "x86_64")]
+    pub use crate::v3::{BF16, F16};
+    #[cfg(not(target_arch = "x86_64"))]
+    pub use half::{bf16 as BF16, f16 as F16};
+}
+
 /// Values of a half type rounded together.
 pub const BLOCK: usize = 32;
 
@@ -152,12 +160,6 @@ impl Element for f16 {
     type Acc = f32;
     type Packed = [f16; 32];
     const DTYPE: DType = DType::F16;
-    /// Where there is something better than the baseline, there is `F16c`.
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn vectorize<C: NullaryFnOnce>(call: C) -> C::Output {
-        call.call()
-    }
     #[inline(always)]
     fn load(self) -> f32 {
         let bits = u32::from(self.to_bits());
@@ -190,6 +192,9 @@ impl Element for f16 {
 /// Runs `$body` with `$E` bound to the element type of a floating-point dtype.
 macro_rules! with_float {
     ($dtype:expr, $E:ident => $body:expr) => {
+        $crate::element::with_float!(@of half::f16, half::bf16, $dtype, $E => $body)
+    };
+    (@of $F16:ty, $BF16:ty, $dtype:expr, $E:ident => $body:expr) => {
         match $dtype {
             spikenorm_core::DType::F64 => {
                 type $E = f64;
@@ -199,23 +204,29 @@ macro_rules! with_float {
                 type $E = f32;
                 $body
             }
-            #[cfg(target_arch = "x86_64")]
-            spikenorm_core::DType::F16 if $crate::simd::has_v3() => {
-                type $E = $crate::f16c::F16c;
-                $body
-            }
             spikenorm_core::DType::F16 => {
-                type $E = half::f16;
+                type $E = $F16;
                 $body
             }
             spikenorm_core::DType::BF16 => {
-                type $E = half::bf16;
+                type $E = $BF16;
                 $body
             }
             other => spikenorm_core::bail!(Dtype, "expected a floating-point tensor, got {}", other.name()),
         }
     };
 }
+
+/// The same for passes that are compiled for half types only where those are fast: what `through_float32::is_widened` does
+/// not come here.
+macro_rules! with_fast_float {
+    ($dtype:expr, $E:ident => $body:expr) => {
+        $crate::element::with_float!(
+            @of $crate::element::fast::F16, $crate::element::fast::BF16, $dtype, $E => $body
+        )
+    };
+}
+pub(crate) use with_fast_float;
 pub(crate) use with_float;
 
 #[cfg(test)]

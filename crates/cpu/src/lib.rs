@@ -6,8 +6,6 @@
 mod backend;
 mod block;
 mod element;
-#[cfg(target_arch = "x86_64")]
-mod f16c;
 mod kit;
 mod matmul;
 mod memory;
@@ -18,6 +16,9 @@ mod pool;
 mod simd;
 mod stream;
 mod tensor_ops;
+mod through_float32;
+#[cfg(target_arch = "x86_64")]
+mod v3;
 
 pub use backend::{Cpu, CpuTensor};
 pub use memory::{HostMemory, Lender};

@@ -1,64 +1,64 @@
 //! How a loop gets compiled for the instruction set found at run time.
 
-/// What Haswell, Zen and all their successors have, as the psABI's x86-64-v3 says it.
+// What Haswell, Zen and all their successors have, as the psABI has it.
 #[cfg(target_arch = "x86_64")]
-mod x86 {
-    pulp::simd_type!({
-        pub struct V3 {
-            pub sse3: f!("sse3"),
-            pub ssse3: f!("ssse3"),
-            pub sse4_1: f!("sse4.1"),
-            pub sse4_2: f!("sse4.2"),
-            pub popcnt: f!("popcnt"),
-            pub avx: f!("avx"),
-            pub avx2: f!("avx2"),
-            pub bmi1: f!("bmi1"),
-            pub bmi2: f!("bmi2"),
-            pub f16c: f!("f16c"),
-            pub fma: f!("fma"),
-            pub lzcnt: f!("lzcnt"),
-        }
-    });
-}
+pulp::simd_type!({
+    pub struct V3 {
+        pub sse3: f!("sse3"),
+        pub ssse3: f!("ssse3"),
+        pub sse4_1: f!("sse4.1"),
+        pub sse4_2: f!("sse4.2"),
+        pub popcnt: f!("popcnt"),
+        pub avx: f!("avx"),
+        pub avx2: f!("avx2"),
+        pub bmi1: f!("bmi1"),
+        pub bmi2: f!("bmi2"),
+        pub f16c: f!("f16c"),
+        pub fma: f!("fma"),
+        pub lzcnt: f!("lzcnt"),
+    }
+});
 
 /// Runs `call` as compiled for the best instruction set that the processor has.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub fn dispatch<C: pulp::NullaryFnOnce>(call: C) -> C::Output {
-    match x86::V3::try_new() {
+    match V3::try_new() {
         Some(set) => set.vectorize(call),
         None => call.call(),
     }
 }
 
+/// NEON belongs to the baseline of aarch64.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 pub fn dispatch<C: pulp::NullaryFnOnce>(call: C) -> C::Output {
-    pulp::Arch::new().dispatch(call)
+    call.call()
+}
+
+/// Whether the processor has what the passes over large tensors of half types are compiled for.
+#[cfg(target_arch = "x86_64")]
+pub fn has_fast_halves() -> bool {
+    V3::is_available()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub fn has_fast_halves() -> bool {
+    true
 }
 
 /// Name of the instruction set chosen at run time.
 pub fn simd_level() -> &'static str {
-    if cfg!(target_arch = "aarch64") {
+    if cfg!(target_feature = "neon") {
         "NEON"
-    } else if has_v3() {
+    } else if cfg!(target_arch = "x86_64") && has_fast_halves() {
         "AVX2"
     } else {
         "baseline"
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-pub fn has_v3() -> bool {
-    x86::V3::is_available()
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-pub fn has_v3() -> bool {
-    false
-}
-
-/// Defines a function whose body is compiled once for every instruction set (AVX2 or NEON, and the baseline) and
+/// Defines a function whose body is compiled once for every instruction set (on x86-64 AVX2 and the baseline) and
 /// dispatched at run time, as its element type says.
 ///
 /// Only what is inlined into the body profits, so what it calls in its loops is `#[inline(always)]`. This is a macro
@@ -69,6 +69,8 @@ macro_rules! vectorized {
         $($arg:ident: $type:ty),+ $(,)?
     ) $(-> $output:ty)? { $($body:tt)* }) => {
         $(#[$meta])*
+        // Its loops would be in the binary once for every caller.
+        #[inline(never)]
         $vis fn $name<$life, $element: $bound>($($arg: $type),+) $(-> $output)? {
             struct Call<$life, $element: $bound> {
                 $($arg: $type),+

@@ -24,6 +24,15 @@ pub enum Statistics<'a, M> {
     Running { mean: &'a Tensor<M>, var: &'a Tensor<M> },
 }
 
+// Derived, they would ask it of the memory.
+impl<M> Copy for Statistics<'_, M> {}
+
+impl<M> Clone for Statistics<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
 /// `running = (1 − f)·running + f·batch`, variance unbiased, with f = momentum, or 1/num_batches_tracked. The
 /// counters move by one, before they are used.
 pub struct RunningUpdate<'a, M> {
@@ -33,6 +42,14 @@ pub struct RunningUpdate<'a, M> {
     pub counters: &'a Tensor<M>,
     /// `None`: a cumulative average.
     pub momentum: Option<f64>,
+}
+
+impl<M> Copy for RunningUpdate<'_, M> {}
+
+impl<M> Clone for RunningUpdate<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
 }
 
 pub struct NormOutput<M> {

@@ -1,5 +1,5 @@
-//! float16 where the processor converts it: an element of its own, so that loops over it are compiled for such processors
-//! only, and those over `half::f16`, which converts by integer arithmetic, only for the others.
+//! The half types on x86-64-v3: elements of their own, so that loops over them are compiled for such processors only (and
+//! float16 converted by their instructions), and those over the types of the half crate only for the others.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
@@ -8,16 +8,46 @@ use std::arch::x86_64::{
 };
 
 use bytemuck::{Pod, Zeroable};
+use half::bf16;
+use pulp::NullaryFnOnce;
 use spikenorm_core::DType;
 
 use crate::element::{BLOCK, Element};
+use crate::simd::V3;
 
-/// A float16 on a processor with F16C. Only `with_float!` names it, after it has asked.
+/// A bfloat16 on a processor of x86-64-v3. Nothing else may come to name it: see `through_float32::is_widened`.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(transparent)]
-pub struct F16c(u16);
+pub struct BF16(bf16);
 
-impl Element for F16c {
+impl Element for BF16 {
+    type Acc = f32;
+    type Packed = [Self; 32];
+    const DTYPE: DType = DType::BF16;
+
+    #[inline(always)]
+    fn load(self) -> f32 {
+        self.0.load()
+    }
+
+    #[inline(always)]
+    fn store(value: f32) -> Self {
+        Self(bf16::store(value))
+    }
+
+    #[inline(always)]
+    fn vectorize<C: NullaryFnOnce>(call: C) -> C::Output {
+        // SAFETY: the processor is of x86-64-v3, as is the type's condition.
+        unsafe { V3::new_unchecked() }.vectorize(call)
+    }
+}
+
+/// A float16 on a processor of x86-64-v3. Nothing else may come to name it: see `through_float32::is_widened`.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct F16(u16);
+
+impl Element for F16 {
     type Acc = f32;
     type Packed = [Self; 32];
     const DTYPE: DType = DType::F16;
@@ -49,6 +79,12 @@ impl Element for F16c {
             *out = bytemuck::cast(packed);
         }
     }
+
+    #[inline(always)]
+    fn vectorize<C: NullaryFnOnce>(call: C) -> C::Output {
+        // SAFETY: the processor is of x86-64-v3, as is the type's condition.
+        unsafe { V3::new_unchecked() }.vectorize(call)
+    }
 }
 
 #[cfg(test)]
@@ -57,15 +93,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::simd::has_v3;
+    use crate::simd::has_fast_halves;
 
     #[test]
     fn every_half_value_loads_as_the_half_crate_says() {
-        if !has_v3() {
+        if !has_fast_halves() {
             return eprintln!("skipped: this processor has no F16C");
         }
         for bits in 0..=u16::MAX {
-            let (got, want) = (F16c(bits).load(), f16::from_bits(bits).to_f32());
+            let (got, want) = (F16(bits).load(), f16::from_bits(bits).to_f32());
             assert!(got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan()), "{bits:#x}");
         }
     }
@@ -76,13 +112,13 @@ mod tests {
         fn floats_are_stored_as_the_half_crate_says(
             bits in proptest::array::uniform32(prop_oneof![any::<u32>(), 0x3300_0000u32..0x4780_0000]),
         ) {
-            if has_v3() {
+            if has_fast_halves() {
                 let values = bits.map(f32::from_bits);
-                let mut block = [F16c::default(); BLOCK];
-                F16c::store_block(&values, &mut block);
+                let mut block = [F16::default(); BLOCK];
+                F16::store_block(&values, &mut block);
                 for (value, got) in values.into_iter().zip(block) {
                     let want = f16::from_f32(value);
-                    for got in [got, F16c::store(value)] {
+                    for got in [got, F16::store(value)] {
                         let same = got.0 == want.to_bits();
                         prop_assert!(same || (got.load().is_nan() && want.is_nan()), "{value:e}");
                     }

@@ -1,0 +1,71 @@
+//! Normalisation of half types on processors that only have the baseline of x86-64, made before 2013: tensors are cast to
+//! float32 and results back. That takes memory and time, but the passes compiled for them a tenth of the binary.
+
+use spikenorm_core::norm::{NormForward, NormGrads, NormOutput, NormSaved};
+use spikenorm_core::{Backend, DType, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, Result};
+
+use crate::HostMemory;
+use crate::backend::{Cpu, CpuTensor};
+use crate::simd::has_fast_halves;
+use crate::tensor_ops::copy_into;
+
+/// Whether tensors of a dtype go this way.
+pub fn is_widened(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16) && !has_fast_halves()
+}
+
+fn cast(source: &CpuTensor, dtype: DType) -> Result<CpuTensor> {
+    let target = Cpu.allocate(&source.shape, dtype)?;
+    copy_into(&target, source)?;
+    Ok(target)
+}
+
+fn wide(source: &CpuTensor) -> Result<CpuTensor> {
+    cast(source, DType::F32)
+}
+
+pub fn norm_forward(call: &NormForward<'_, HostMemory>) -> Result<NormOutput<HostMemory>> {
+    // What may fail comes before running statistics move.
+    let y = Cpu.allocate(&call.x.shape, call.x.dtype)?;
+    let mut output = Cpu.norm_forward(&NormForward { x: &wide(call.x)?, ..*call })?;
+    copy_into(&y, &output.y)?;
+    if let Some(saved) = &mut output.saved {
+        saved.x = call.x.clone();
+    }
+    Ok(NormOutput { y, ..output })
+}
+
+pub fn norm_backward(saved: &NormSaved<HostMemory>, dy: &CpuTensor) -> Result<NormGrads<HostMemory>> {
+    let saved = NormSaved {
+        spec: saved.spec.clone(),
+        grid: saved.grid,
+        x: wide(&saved.x)?,
+        statistics: saved.statistics.clone(),
+        batch_statistics: saved.batch_statistics,
+        weight: saved.weight.clone(),
+        bias: saved.bias.clone(),
+        scale: saved.scale.clone(),
+    };
+    let grads = Cpu.norm_backward(&saved, &wide(dy)?)?;
+    Ok(NormGrads { dx: cast(&grads.dx, dy.dtype)?, ..grads })
+}
+
+pub fn neu_norm_forward(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuNormOutput<HostMemory>> {
+    let mut output = Cpu.neu_norm_forward(&NeuNormForward { x: &wide(call.x)?, ..*call })?;
+    if let Some(saved) = &mut output.saved {
+        saved.input_dtype = call.x.dtype;
+    }
+    Ok(NeuNormOutput { y: cast(&output.y, call.x.dtype)?, ..output })
+}
+
+pub fn neu_norm_backward(
+    saved: &NeuNormSaved<HostMemory>,
+    dy: &CpuTensor,
+    carry: Option<&CpuTensor>,
+) -> Result<NeuNormGrads<HostMemory>> {
+    let grads = Cpu.neu_norm_backward(saved, &wide(dy)?, carry)?;
+    Ok(NeuNormGrads { dx: cast(&grads.dx, dy.dtype)?, ..grads })
+}
+
+#[cfg(test)]
+mod tests;
