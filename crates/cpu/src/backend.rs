@@ -10,8 +10,8 @@ use spikenorm_core::{
     Backend, DType, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, Result, Tensor, element_count,
 };
 
-use crate::element::{Element, with_fast_float, with_float};
-use crate::through_float32::is_widened;
+use crate::element::{with_fast_float, with_real};
+use crate::through_float32::{is_half, is_slow};
 use crate::{HostMemory, kit, neu_norm, norm, tensor_ops, through_float32};
 
 pub type CpuTensor = Tensor<HostMemory>;
@@ -59,7 +59,7 @@ impl Backend for Cpu {
     }
 
     fn norm_forward(&self, call: &NormForward<'_, HostMemory>) -> Result<NormOutput<HostMemory>> {
-        if is_widened(call.x.dtype) {
+        if is_slow(call.x.dtype) {
             return through_float32::norm_forward(call);
         }
         with_fast_float!(call.x.dtype, E => {
@@ -68,7 +68,7 @@ impl Backend for Cpu {
     }
 
     fn norm_backward(&self, saved: &NormSaved<HostMemory>, dy: &CpuTensor) -> Result<NormGrads<HostMemory>> {
-        if is_widened(dy.dtype) {
+        if is_slow(dy.dtype) {
             return through_float32::norm_backward(saved, dy);
         }
         with_fast_float!(dy.dtype, E => {
@@ -82,7 +82,7 @@ impl Backend for Cpu {
     }
 
     fn neu_norm_forward(&self, call: &NeuNormForward<'_, HostMemory>) -> Result<NeuNormOutput<HostMemory>> {
-        if is_widened(call.x.dtype) {
+        if is_slow(call.x.dtype) {
             return through_float32::neu_norm_forward(call);
         }
         with_fast_float!(call.x.dtype, E => neu_norm::forward::<E>(call))
@@ -94,7 +94,7 @@ impl Backend for Cpu {
         dy: &CpuTensor,
         carry: Option<&CpuTensor>,
     ) -> Result<NeuNormGrads<HostMemory>> {
-        if is_widened(dy.dtype) {
+        if is_slow(dy.dtype) {
             return through_float32::neu_norm_backward(saved, dy, carry);
         }
         with_fast_float!(dy.dtype, E => neu_norm::backward::<E>(saved, dy, carry))
@@ -108,7 +108,10 @@ impl Backend for Cpu {
         &self,
         call: &Conv2dForward<'_, HostMemory>,
     ) -> Result<LayerOutput<HostMemory, Conv2dSaved<HostMemory>>> {
-        with_float!(call.x.dtype, E => kit::conv::forward::<E>(call))
+        if is_half(call.x.dtype) {
+            return through_float32::conv2d_forward(call);
+        }
+        with_real!(call.x.dtype, A => kit::conv::forward::<A>(call))
     }
 
     fn conv2d_backward(
@@ -117,14 +120,20 @@ impl Backend for Cpu {
         dy: &CpuTensor,
         needs_dx: bool,
     ) -> Result<LayerGrads<HostMemory>> {
-        with_float!(dy.dtype, E => kit::conv::backward::<E>(saved, dy, needs_dx))
+        if is_half(dy.dtype) {
+            return through_float32::conv2d_backward(saved, dy, needs_dx);
+        }
+        with_real!(dy.dtype, A => kit::conv::backward::<A>(saved, dy, needs_dx))
     }
 
     fn linear_forward(
         &self,
         call: &LinearForward<'_, HostMemory>,
     ) -> Result<LayerOutput<HostMemory, LinearSaved<HostMemory>>> {
-        with_float!(call.x.dtype, E => kit::linear::forward::<E>(call))
+        if is_half(call.x.dtype) {
+            return through_float32::linear_forward(call);
+        }
+        with_real!(call.x.dtype, A => kit::linear::forward::<A>(call))
     }
 
     fn linear_backward(
@@ -133,15 +142,24 @@ impl Backend for Cpu {
         dy: &CpuTensor,
         needs_dx: bool,
     ) -> Result<LayerGrads<HostMemory>> {
-        with_float!(dy.dtype, E => kit::linear::backward::<E>(saved, dy, needs_dx))
+        if is_half(dy.dtype) {
+            return through_float32::linear_backward(saved, dy, needs_dx);
+        }
+        with_real!(dy.dtype, A => kit::linear::backward::<A>(saved, dy, needs_dx))
     }
 
     fn avg_pool2d_forward(&self, spec: &PoolSpec, frames: Frames, x: &CpuTensor) -> Result<CpuTensor> {
-        with_float!(x.dtype, E => kit::pool::average::<E>(spec, frames, x))
+        if is_half(x.dtype) {
+            return through_float32::avg_pool2d_forward(spec, frames, x);
+        }
+        with_real!(x.dtype, A => kit::pool::average::<A>(spec, frames, x))
     }
 
     fn avg_pool2d_backward(&self, saved: &AvgPoolSaved, dy: &CpuTensor) -> Result<CpuTensor> {
-        with_float!(dy.dtype, E => kit::pool::average_backward::<E>(saved, dy))
+        if is_half(dy.dtype) {
+            return through_float32::avg_pool2d_backward(saved, dy);
+        }
+        with_real!(dy.dtype, A => kit::pool::average_backward::<A>(saved, dy))
     }
 
     fn max_pool2d_forward(
@@ -151,15 +169,24 @@ impl Backend for Cpu {
         x: &CpuTensor,
         record: bool,
     ) -> Result<LayerOutput<HostMemory, MaxPoolSaved<HostMemory>>> {
-        with_float!(x.dtype, E => kit::pool::maximum::<E>(spec, frames, x, record))
+        if is_half(x.dtype) {
+            return through_float32::max_pool2d_forward(spec, frames, x, record);
+        }
+        with_real!(x.dtype, A => kit::pool::maximum::<A>(spec, frames, x, record))
     }
 
     fn max_pool2d_backward(&self, saved: &MaxPoolSaved<HostMemory>, dy: &CpuTensor) -> Result<CpuTensor> {
-        with_float!(dy.dtype, E => kit::pool::maximum_backward::<E>(saved, dy))
+        if is_half(dy.dtype) {
+            return through_float32::max_pool2d_backward(saved, dy);
+        }
+        with_real!(dy.dtype, A => kit::pool::maximum_backward::<A>(saved, dy))
     }
 
     fn neuron_forward(&self, call: &NeuronForward<'_, HostMemory>) -> Result<NeuronOutput<HostMemory>> {
-        with_float!(call.x.dtype, E => kit::neuron::forward::<E>(call))
+        if is_half(call.x.dtype) {
+            return through_float32::neuron_forward(call);
+        }
+        with_real!(call.x.dtype, A => kit::neuron::forward::<A>(call))
     }
 
     fn neuron_backward(
@@ -168,7 +195,10 @@ impl Backend for Cpu {
         dy: &CpuTensor,
         carry: Option<&CpuTensor>,
     ) -> Result<NeuronGrads<HostMemory>> {
-        with_float!(dy.dtype, E => kit::neuron::backward::<E>(saved, dy, carry))
+        if is_half(dy.dtype) {
+            return through_float32::neuron_backward(saved, dy, carry);
+        }
+        with_real!(dy.dtype, A => kit::neuron::backward::<A>(saved, dy, carry))
     }
 
     fn cross_entropy(
@@ -181,10 +211,10 @@ impl Backend for Cpu {
     }
 
     fn sgd_step(&self, call: &SgdStep<'_, HostMemory>) -> Result<()> {
-        with_float!(call.parameter.dtype.parameter(), E => kit::optim::sgd::<<E as Element>::Acc>(call))
+        with_real!(call.parameter.dtype, A => kit::optim::sgd::<A>(call))
     }
 
     fn adam_step(&self, call: &AdamStep<'_, HostMemory>) -> Result<()> {
-        with_float!(call.parameter.dtype.parameter(), E => kit::optim::adam::<<E as Element>::Acc>(call))
+        with_real!(call.parameter.dtype, A => kit::optim::adam::<A>(call))
     }
 }

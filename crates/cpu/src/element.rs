@@ -10,7 +10,8 @@ use spikenorm_core::DType;
 
 use crate::simd::dispatch;
 
-/// The half types of processors that have more than the baseline of x86-64; see `v3`.
+/// The half types of processors that have more than the baseline of x86-64. There, loops over those of the half crate are
+/// compiled for the baseline alone.
 pub mod fast {
     #[cfg(target_arch = "x86_64")]
     pub use crate::v3::{BF16, F16};
@@ -145,6 +146,10 @@ impl Element for bf16 {
     type Packed = [bf16; 32];
     const DTYPE: DType = DType::BF16;
     #[inline(always)]
+    fn vectorize<C: NullaryFnOnce>(call: C) -> C::Output {
+        call.call()
+    }
+    #[inline(always)]
     fn load(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
@@ -160,6 +165,10 @@ impl Element for f16 {
     type Acc = f32;
     type Packed = [f16; 32];
     const DTYPE: DType = DType::F16;
+    #[inline(always)]
+    fn vectorize<C: NullaryFnOnce>(call: C) -> C::Output {
+        call.call()
+    }
     #[inline(always)]
     fn load(self) -> f32 {
         let bits = u32::from(self.to_bits());
@@ -189,44 +198,59 @@ impl Element for f16 {
     }
 }
 
-/// Runs `$body` with `$E` bound to the element type of a floating-point dtype.
-macro_rules! with_float {
-    ($dtype:expr, $E:ident => $body:expr) => {
-        $crate::element::with_float!(@of half::f16, half::bf16, $dtype, $E => $body)
-    };
-    (@of $F16:ty, $BF16:ty, $dtype:expr, $E:ident => $body:expr) => {
+/// Runs `$body` with `$A` bound to the type of a dtype that arithmetic is done in.
+macro_rules! with_real {
+    ($dtype:expr, $A:ident => $body:expr) => {
         match $dtype {
             spikenorm_core::DType::F64 => {
-                type $E = f64;
+                type $A = f64;
                 $body
             }
             spikenorm_core::DType::F32 => {
-                type $E = f32;
+                type $A = f32;
                 $body
             }
-            spikenorm_core::DType::F16 => {
-                type $E = $F16;
-                $body
-            }
-            spikenorm_core::DType::BF16 => {
-                type $E = $BF16;
-                $body
-            }
-            other => spikenorm_core::bail!(Dtype, "expected a floating-point tensor, got {}", other.name()),
+            other => spikenorm_core::bail!(Dtype, "expected float64 or float32, got {}", other.name()),
         }
     };
 }
+pub(crate) use with_real;
 
-/// The same for passes that are compiled for half types only where those are fast: what `through_float32::is_widened` does
-/// not come here.
+/// Runs `$body` with `$E` bound to the element type of a floating-point dtype, of half types only those of [`fast`]: what
+/// `through_float32::is_slow` does not come here.
 macro_rules! with_fast_float {
     ($dtype:expr, $E:ident => $body:expr) => {
-        $crate::element::with_float!(
-            @of $crate::element::fast::F16, $crate::element::fast::BF16, $dtype, $E => $body
-        )
+        match $dtype {
+            spikenorm_core::DType::F16 => {
+                type $E = $crate::element::fast::F16;
+                $body
+            }
+            spikenorm_core::DType::BF16 => {
+                type $E = $crate::element::fast::BF16;
+                $body
+            }
+            dtype => $crate::element::with_real!(dtype, $E => $body),
+        }
     };
 }
 pub(crate) use with_fast_float;
+
+/// Runs `$body` with `$E` bound to the element type of a floating-point dtype.
+macro_rules! with_float {
+    ($dtype:expr, $E:ident => $body:expr) => {
+        match $dtype {
+            spikenorm_core::DType::F16 if !$crate::simd::has_fast_halves() => {
+                type $E = half::f16;
+                $body
+            }
+            spikenorm_core::DType::BF16 if !$crate::simd::has_fast_halves() => {
+                type $E = half::bf16;
+                $body
+            }
+            dtype => $crate::element::with_fast_float!(dtype, $E => $body),
+        }
+    };
+}
 pub(crate) use with_float;
 
 #[cfg(test)]

@@ -9,8 +9,10 @@ use crate::backend::{Cpu, CpuTensor};
 use crate::element::{Element, with_float};
 use crate::parallel::for_each;
 use crate::simd::vectorized;
+use crate::stream::{Fill, write};
+use crate::through_float32::is_half;
 
-/// Values of a task of an element-wise sum.
+/// Values of a task of an element-wise sum or cast.
 const TASK_VALUES: usize = 1 << 15;
 
 /// Any element, convertible through float64 with a single rounding.
@@ -130,6 +132,16 @@ pub fn copy_into(target: &CpuTensor, source: &CpuTensor) -> Result<()> {
     let from = source.memory.read()?;
     let mut to = target.memory.write()?;
     let len = source.len();
+    if is_half(source.dtype) && target.dtype == DType::F32 {
+        return with_float!(source.dtype, E => {
+            in_tasks(from.slice::<E>(source.offset, len), to.slice(target.offset, len), load_all)
+        });
+    }
+    if source.dtype == DType::F32 && is_half(target.dtype) {
+        return with_float!(target.dtype, E => {
+            in_tasks(from.slice(source.offset, len), to.slice::<E>(target.offset, len), store_all)
+        });
+    }
     with_scalar!(source.dtype, S => {
         let from = from.slice::<S>(source.offset, len);
         if source.dtype == target.dtype {
@@ -143,6 +155,36 @@ pub fn copy_into(target: &CpuTensor, source: &CpuTensor) -> Result<()> {
         }
     });
     Ok(())
+}
+
+fn in_tasks<S: Sync, T: Send>(from: &[S], to: &mut [T], convert: fn(&[S], &mut [T])) -> Result<()> {
+    let bytes = size_of_val(from) + size_of_val(to);
+    let tasks: Vec<_> = from.chunks(TASK_VALUES).zip(to.chunks_mut(TASK_VALUES)).collect();
+    for_each(bytes, tasks, |(from, to)| convert(from, to))?;
+    Ok(())
+}
+
+vectorized! {
+    fn load_all<'a, E: Element>(from: &'a [E], to: &'a mut [E::Acc]) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = from.load();
+        }
+    }
+}
+
+vectorized! {
+    fn store_all<'a, E: Element>(from: &'a [E::Acc], to: &'a mut [E]) {
+        write(to, false, Copied(from));
+    }
+}
+
+struct Copied<'a, A>(&'a [A]);
+
+impl<A: Copy> Fill<A> for Copied<'_, A> {
+    #[inline(always)]
+    fn fill(&self, first: usize, out: &mut [A]) {
+        out.copy_from_slice(&self.0[first..][..out.len()]);
+    }
 }
 
 /// `target += source`, equal dtypes and sizes.
@@ -206,6 +248,28 @@ mod tests {
         let target = Cpu.allocate(&[1], DType::F16).expect("allocates");
         copy_into(&target, &source).expect("copies");
         assert_eq!(read_f64(&target).expect("reads"), [1.0 + 2f64.powi(-10)]);
+    }
+
+    #[test]
+    fn half_types_are_cast_to_float32_and_back_as_value_by_value() {
+        let len = TASK_VALUES + 77;
+        let values: Vec<f64> =
+            (0..len).map(|i| f64::from((0.37 * i as f32).sin() * 10f32.powi(i as i32 % 13 - 8))).collect();
+        let wide = Cpu.allocate(&[len], DType::F32).expect("allocates");
+        write_f64(&wide, &values).expect("writes");
+        for dtype in [DType::F16, DType::BF16] {
+            let (expected, half, back) = (
+                Cpu.allocate(&[len], dtype).expect("allocates"),
+                Cpu.allocate(&[len], dtype).expect("allocates"),
+                Cpu.allocate(&[len], DType::F32).expect("allocates"),
+            );
+            write_f64(&expected, &values).expect("writes");
+            copy_into(&half, &wide).expect("casts");
+            copy_into(&back, &half).expect("casts");
+            let expected = read_f64(&expected).expect("reads");
+            assert!(read_f64(&half).expect("reads") == expected, "{}", dtype.name());
+            assert!(read_f64(&back).expect("reads") == expected, "{}", dtype.name());
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use spikenorm_core::DType;
 use crate::element::{BLOCK, Element};
 use crate::simd::V3;
 
-/// A bfloat16 on a processor of x86-64-v3. Nothing else may come to name it: see `through_float32::is_widened`.
+/// A bfloat16 on a processor of x86-64-v3. No tensor is read as these on another: `with_float!` and `through_float32::is_slow` see to it.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct BF16(bf16);
@@ -42,7 +42,7 @@ impl Element for BF16 {
     }
 }
 
-/// A float16 on a processor of x86-64-v3. Nothing else may come to name it: see `through_float32::is_widened`.
+/// A float16 on a processor of x86-64-v3. No tensor is read as these on another: `with_float!` and `through_float32::is_slow` see to it.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct F16(u16);

@@ -8,7 +8,7 @@ use super::scratch::{Scratch, sum};
 use super::unfold::{Block, Unfold};
 use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
-use crate::element::{Element, Real};
+use crate::element::Real;
 use crate::matmul::{Matrix, multiply};
 use crate::parallel::{SERIAL_BYTES, for_each};
 use crate::simd::vectorized;
@@ -98,13 +98,13 @@ impl Tile {
 
 vectorized! {
     /// Writes the tile's columns of the input `[samples, C, H, W]`.
-    fn unfold_tile<'a, E: Element>(
+    fn unfold_tile<'a, A: Real>(
         tile: Tile,
         frames: Frames,
         unfold: &'a Unfold,
-        x: &'a [E],
-        padded: &'a mut [E::Acc],
-        columns: &'a mut [E::Acc],
+        x: &'a [A],
+        padded: &'a mut [A],
+        columns: &'a mut [A],
     ) {
         let sample_len = frames.channels * frames.input_plane();
         for index in 0..tile.samples {
@@ -117,19 +117,19 @@ vectorized! {
 }
 
 vectorized! {
-    /// Adds the tile's columns up to the input's gradient, and rounds each sample that is complete.
-    fn fold_tile<'a, E: Element>(
+    /// Adds the tile's columns up to the input's gradient, and writes each sample that is complete.
+    fn fold_tile<'a, A: Real>(
         tile: Tile,
         frames: Frames,
         unfold: &'a Unfold,
-        columns: &'a [E::Acc],
-        folded: &'a mut [E::Acc],
-        dx: &'a mut [E],
+        columns: &'a [A],
+        folded: &'a mut [A],
+        dx: &'a mut [A],
     ) {
         let sample_len = frames.channels * frames.input_plane();
         for index in 0..tile.samples {
             if tile.row == 0 {
-                folded.fill(E::Acc::default());
+                folded.fill(A::default());
             }
             unfold.fold(columns, folded, tile.block(frames, index));
             if tile.row + tile.rows == frames.output[0] {
@@ -140,21 +140,21 @@ vectorized! {
 }
 
 vectorized! {
-    /// Rounds the tile's product `[O, columns]` plus bias into the output.
-    fn scatter_tile<'a, E: Element>(
+    /// Writes the tile's product `[O, columns]` plus bias to the output.
+    fn scatter_tile<'a, A: Real>(
         tile: Tile,
         frames: Frames,
-        product: &'a [E::Acc],
-        bias: Option<&'a [E::Acc]>,
-        y: &'a mut [E],
+        product: &'a [A],
+        bias: Option<&'a [A]>,
+        y: &'a mut [A],
     ) {
         let channels = product.len() / tile.columns(frames);
         for (row, values) in product.chunks_exact(tile.rows * frames.output[1]).enumerate() {
             let (channel, index) = (row / tile.samples, row % tile.samples);
             let target = &mut y[tile.range(frames, channels, index, channel)];
-            let bias = bias.map_or(E::Acc::default(), |bias| bias[channel]);
+            let bias = bias.map_or(A::default(), |bias| bias[channel]);
             for (target, value) in target.iter_mut().zip(values) {
-                *target = E::store(*value + bias);
+                *target = *value + bias;
             }
         }
     }
@@ -162,20 +162,18 @@ vectorized! {
 
 vectorized! {
     /// The tile of an output's gradient as a matrix `[O, columns]`; its row sums are added to `db`.
-    fn gather_tile<'a, E: Element>(
+    fn gather_tile<'a, A: Real>(
         tile: Tile,
         frames: Frames,
-        dy: &'a [E],
-        matrix: &'a mut [E::Acc],
+        dy: &'a [A],
+        matrix: &'a mut [A],
         db: &'a mut [f64],
     ) {
         let width = tile.columns(frames);
         let channels = matrix.len() / width;
         for (row, values) in matrix.chunks_exact_mut(tile.rows * frames.output[1]).enumerate() {
             let (channel, index) = (row / tile.samples, row % tile.samples);
-            for (value, source) in values.iter_mut().zip(&dy[tile.range(frames, channels, index, channel)]) {
-                *value = source.load();
-            }
+            values.copy_from_slice(&dy[tile.range(frames, channels, index, channel)]);
         }
         for (db, row) in db.iter_mut().zip(matrix.chunks_exact(width)) {
             *db += sum(row);
@@ -183,31 +181,31 @@ vectorized! {
     }
 }
 
-pub fn forward<E: Element>(
+pub fn forward<A: Real>(
     call: &Conv2dForward<'_, HostMemory>,
 ) -> Result<LayerOutput<HostMemory, Conv2dSaved<HostMemory>>> {
     let (spec, frames) = (call.spec, call.frames);
     let (inputs, outputs) =
         (frames.channels * frames.input_plane(), spec.out_channels * frames.output_plane());
-    let mut out = HostMemory::take(frames.samples * outputs * size_of::<E>())?;
+    let mut out = HostMemory::take(frames.samples * outputs * size_of::<A>())?;
     let x = call.x.memory.read()?;
-    let x = x.slice::<E>(call.x.offset, frames.samples * inputs);
+    let x = x.slice::<A>(call.x.offset, frames.samples * inputs);
     let weight = call.weight.memory.read()?;
-    let weight = weight.slice::<E::Acc>(call.weight.offset, call.weight.len());
+    let weight = weight.slice::<A>(call.weight.offset, call.weight.len());
     let bias = call.bias.map(|bias| bias.memory.read()).transpose()?;
     let bias = bias.as_ref().zip(call.bias);
-    let bias = bias.map(|(memory, bias)| memory.slice::<E::Acc>(bias.offset, bias.len()));
+    let bias = bias.map(|(memory, bias)| memory.slice::<A>(bias.offset, bias.len()));
 
-    let plan = Plan::new(spec, frames, size_of::<E::Acc>());
+    let plan = Plan::new(spec, frames, size_of::<A>());
     let unfold = Unfold::new(spec.window, frames);
-    let ys = out.as_mut_slice::<E>()[..frames.samples * outputs].chunks_mut(plan.group * outputs);
+    let ys = out.as_mut_slice::<A>()[..frames.samples * outputs].chunks_mut(plan.group * outputs);
     let tasks: Vec<_> = x.chunks(plan.group * inputs).zip(ys).collect();
     let lengths =
         [unfold.padded_len(), unfold.rows() * plan.columns(frames), spec.out_channels * plan.columns(frames)];
     for_each(plan.bytes, tasks, |(x, y)| -> Result<()> {
-        let mut scratch = Scratch::take::<E::Acc>(&lengths)?;
-        let [padded, columns, product] = scratch.split::<E::Acc, 3>(lengths);
-        padded.fill(E::Acc::default());
+        let mut scratch = Scratch::take::<A>(&lengths)?;
+        let [padded, columns, product] = scratch.split::<A, 3>(lengths);
+        padded.fill(A::default());
         for tile in plan.tiles(x.len() / inputs, frames.output[0]) {
             let width = tile.columns(frames);
             let columns = &mut columns[..unfold.rows() * width];
@@ -226,7 +224,7 @@ pub fn forward<E: Element>(
     .into_iter()
     .collect::<Result<()>>()?;
 
-    let y = CpuTensor::new(out, &frames.output_shape(&call.x.shape, spec.out_channels), E::DTYPE);
+    let y = CpuTensor::new(out, &frames.output_shape(&call.x.shape, spec.out_channels), A::DTYPE);
     let saved = if call.record {
         Some(Conv2dSaved {
             spec: spec.clone(),
@@ -241,7 +239,7 @@ pub fn forward<E: Element>(
     Ok(LayerOutput { y, saved })
 }
 
-pub fn backward<E: Element>(
+pub fn backward<A: Real>(
     saved: &Conv2dSaved<HostMemory>,
     dy: &CpuTensor,
     needs_dx: bool,
@@ -250,17 +248,17 @@ pub fn backward<E: Element>(
     let (inputs, outputs) =
         (frames.channels * frames.input_plane(), spec.out_channels * frames.output_plane());
     let input_len = if needs_dx { frames.samples * inputs } else { 0 };
-    let mut out = HostMemory::take(input_len * size_of::<E>())?;
+    let mut out = HostMemory::take(input_len * size_of::<A>())?;
     let x = saved.x.memory.read()?;
-    let x = x.slice::<E>(saved.x.offset, frames.samples * inputs);
+    let x = x.slice::<A>(saved.x.offset, frames.samples * inputs);
     let gradient = dy.memory.read()?;
-    let gradient = gradient.slice::<E>(dy.offset, frames.samples * outputs);
+    let gradient = gradient.slice::<A>(dy.offset, frames.samples * outputs);
     let weight = saved.weight.memory.read()?;
-    let weight = weight.slice::<E::Acc>(saved.weight.offset, saved.weight.len());
+    let weight = weight.slice::<A>(saved.weight.offset, saved.weight.len());
 
-    let plan = Plan::new(spec, frames, size_of::<E::Acc>());
+    let plan = Plan::new(spec, frames, size_of::<A>());
     let unfold = Unfold::new(spec.window, frames);
-    let mut dxs = out.as_mut_slice::<E>()[..input_len].chunks_mut(plan.group * inputs);
+    let mut dxs = out.as_mut_slice::<A>()[..input_len].chunks_mut(plan.group * inputs);
     let tasks: Vec<_> = x
         .chunks(plan.group * inputs)
         .zip(gradient.chunks(plan.group * outputs))
@@ -269,11 +267,11 @@ pub fn backward<E: Element>(
     let (fan_in, out_channels) = (unfold.rows(), spec.out_channels);
     let width = plan.columns(frames);
     let lengths = [unfold.padded_len(), unfold.padded_len(), fan_in * width, out_channels * width];
-    let partials = for_each(3 * plan.bytes, tasks, |(x, dy, dx)| -> Result<(Vec<E::Acc>, Vec<f64>)> {
-        let mut scratch = Scratch::take::<E::Acc>(&lengths)?;
-        let [padded, folded, columns, gathered] = scratch.split::<E::Acc, 4>(lengths);
-        padded.fill(E::Acc::default());
-        let mut dw = vec![E::Acc::default(); weight.len()];
+    let partials = for_each(3 * plan.bytes, tasks, |(x, dy, dx)| -> Result<(Vec<A>, Vec<f64>)> {
+        let mut scratch = Scratch::take::<A>(&lengths)?;
+        let [padded, folded, columns, gathered] = scratch.split::<A, 4>(lengths);
+        padded.fill(A::default());
+        let mut dw = vec![A::default(); weight.len()];
         let mut db = vec![0.0; if saved.has_bias { out_channels } else { 0 }];
         for tile in plan.tiles(x.len() / inputs, frames.output[0]) {
             let width = tile.columns(frames);
@@ -295,7 +293,7 @@ pub fn backward<E: Element>(
     .collect::<Result<Vec<_>>>()?;
 
     Ok(LayerGrads {
-        dx: needs_dx.then(|| CpuTensor::new(out, &saved.x.shape, E::DTYPE)),
+        dx: needs_dx.then(|| CpuTensor::new(out, &saved.x.shape, A::DTYPE)),
         weight: merge(
             partials.iter().map(|(dw, _)| dw.iter().map(|v| v.to_f64())),
             &saved.weight.shape,

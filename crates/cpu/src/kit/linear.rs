@@ -4,10 +4,10 @@
 use spikenorm_core::Result;
 use spikenorm_core::kit::{LayerGrads, LayerOutput, LinearForward, LinearSaved};
 
-use super::scratch::{Widened, rounded, row_sum};
+use super::scratch::row_sum;
 use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
-use crate::element::{Element, Real};
+use crate::element::Real;
 use crate::matmul::{Matrix, multiply};
 use crate::parallel::{SERIAL_BYTES, for_each};
 use crate::simd::vectorized;
@@ -24,38 +24,32 @@ fn work(rows: usize, in_features: usize, out_features: usize) -> usize {
     (rows * in_features).saturating_mul(out_features) / 4
 }
 
-pub fn forward<E: Element>(
+pub fn forward<A: Real>(
     call: &LinearForward<'_, HostMemory>,
 ) -> Result<LayerOutput<HostMemory, LinearSaved<HostMemory>>> {
     let (spec, rows) = (call.spec, call.rows);
     let (inputs, outputs) = (spec.in_features, spec.out_features);
-    let mut out = HostMemory::take(rows * outputs * size_of::<E>())?;
+    let mut out = HostMemory::take(rows * outputs * size_of::<A>())?;
     let x = call.x.memory.read()?;
-    let x = x.slice::<E>(call.x.offset, rows * inputs);
+    let x = x.slice::<A>(call.x.offset, rows * inputs);
     let weight = call.weight.memory.read()?;
-    let weight = weight.slice::<E::Acc>(call.weight.offset, call.weight.len());
+    let weight = weight.slice::<A>(call.weight.offset, call.weight.len());
     let bias = call.bias.map(|bias| bias.memory.read()).transpose()?;
     let bias = bias.as_ref().zip(call.bias);
-    let bias = bias.map(|(memory, bias)| memory.slice::<E::Acc>(bias.offset, bias.len()));
+    let bias = bias.map(|(memory, bias)| memory.slice::<A>(bias.offset, bias.len()));
 
-    let ys = out.as_mut_slice::<E>()[..rows * outputs].chunks_mut(ROWS * outputs);
+    let ys = out.as_mut_slice::<A>()[..rows * outputs].chunks_mut(ROWS * outputs);
     let tasks: Vec<_> = x.chunks(ROWS * inputs).zip(ys).collect();
-    for_each(work(rows, inputs, outputs).min(64 * SERIAL_BYTES), tasks, |(x, y)| -> Result<()> {
+    for_each(work(rows, inputs, outputs).min(64 * SERIAL_BYTES), tasks, |(x, y)| {
         let rows = x.len() / inputs;
         let weight = Matrix::new(weight, outputs, inputs).transposed();
-        Widened::new(x)?.with(|x| {
-            rounded(y, |y| {
-                multiply(y, Matrix::new(x, rows, inputs), weight, false);
-                if let Some(bias) = bias {
-                    add_to_rows(y, bias);
-                }
-            })
-        })?
-    })?
-    .into_iter()
-    .collect::<Result<()>>()?;
+        multiply(y, Matrix::new(x, rows, inputs), weight, false);
+        if let Some(bias) = bias {
+            add_to_rows(y, bias);
+        }
+    })?;
 
-    let y = CpuTensor::new(out, &spec.output_shape(&call.x.shape), E::DTYPE);
+    let y = CpuTensor::new(out, &spec.output_shape(&call.x.shape), A::DTYPE);
     let saved = if call.record {
         Some(LinearSaved {
             spec: spec.clone(),
@@ -80,7 +74,7 @@ vectorized! {
     }
 }
 
-pub fn backward<E: Element>(
+pub fn backward<A: Real>(
     saved: &LinearSaved<HostMemory>,
     dy: &CpuTensor,
     needs_dx: bool,
@@ -88,35 +82,32 @@ pub fn backward<E: Element>(
     let rows = saved.rows;
     let (inputs, outputs) = (saved.spec.in_features, saved.spec.out_features);
     let bytes = work(rows, inputs, outputs).min(64 * SERIAL_BYTES);
-    let dtype = <E::Acc as Element>::DTYPE;
+    let dtype = A::DTYPE;
     let x = saved.x.memory.read()?;
-    let x = Widened::new(x.slice::<E>(saved.x.offset, rows * inputs))?;
+    let x = x.slice::<A>(saved.x.offset, rows * inputs);
     let gradient = dy.memory.read()?;
-    let gradient = gradient.slice::<E>(dy.offset, rows * outputs);
+    let gradient = gradient.slice::<A>(dy.offset, rows * outputs);
     let dx = if needs_dx { Some(input_grad(saved, gradient, bytes)?) } else { None };
 
-    let mut weight = HostMemory::take(outputs * inputs * size_of::<E::Acc>())?;
+    let mut weight = HostMemory::take(outputs * inputs * size_of::<A>())?;
     let per_task = outputs.div_ceil(WEIGHT_TASKS).max(LEAST_WEIGHT_ROWS);
-    let parts = weight.as_mut_slice::<E::Acc>()[..outputs * inputs].chunks_mut(per_task * inputs);
+    let parts = weight.as_mut_slice::<A>()[..outputs * inputs].chunks_mut(per_task * inputs);
     let tasks: Vec<_> = parts.enumerate().collect();
-    let bias: Vec<f64> = x
-        .with(|x| {
-            for_each(bytes, tasks, |(task, dw)| {
-                // dyᵀ of the task's features: gathered, so that the product reads it in order.
-                let (first, count) = (task * per_task, dw.len() / inputs);
-                let mut transposed = vec![E::Acc::default(); count * rows];
-                for (row, dy) in gradient.chunks_exact(outputs).enumerate() {
-                    for (feature, value) in dy[first..first + count].iter().enumerate() {
-                        transposed[feature * rows + row] = value.load();
-                    }
-                }
-                multiply(dw, Matrix::new(&transposed, count, rows), Matrix::new(x, rows, inputs), false);
-                let sums = transposed.chunks_exact(rows.max(1)).map(row_sum);
-                // Without rows there is nothing to chunk, and every sum is zero.
-                sums.chain(std::iter::repeat(0.0)).take(count).collect::<Vec<f64>>()
-            })
-        })??
-        .concat();
+    let bias = for_each(bytes, tasks, |(task, dw)| {
+        // dyᵀ of the task's features: gathered, so that the product reads it in order.
+        let (first, count) = (task * per_task, dw.len() / inputs);
+        let mut transposed = vec![A::default(); count * rows];
+        for (row, dy) in gradient.chunks_exact(outputs).enumerate() {
+            for (feature, value) in dy[first..first + count].iter().enumerate() {
+                transposed[feature * rows + row] = *value;
+            }
+        }
+        multiply(dw, Matrix::new(&transposed, count, rows), Matrix::new(x, rows, inputs), false);
+        let sums = transposed.chunks_exact(rows.max(1)).map(row_sum);
+        // Without rows there is nothing to chunk, and every sum is zero.
+        sums.chain(std::iter::repeat(0.0)).take(count).collect::<Vec<f64>>()
+    })?
+    .concat();
 
     let bias = if saved.has_bias {
         let tensor = Cpu.allocate(&[outputs], dtype)?;
@@ -128,20 +119,17 @@ pub fn backward<E: Element>(
     Ok(LayerGrads { dx, weight: CpuTensor::new(weight, &[outputs, inputs], dtype), bias })
 }
 
-fn input_grad<E: Element>(saved: &LinearSaved<HostMemory>, dy: &[E], bytes: usize) -> Result<CpuTensor> {
+fn input_grad<A: Real>(saved: &LinearSaved<HostMemory>, dy: &[A], bytes: usize) -> Result<CpuTensor> {
     let (inputs, outputs) = (saved.spec.in_features, saved.spec.out_features);
-    let mut out = HostMemory::take(saved.rows * inputs * size_of::<E>())?;
+    let mut out = HostMemory::take(saved.rows * inputs * size_of::<A>())?;
     let weight = saved.weight.memory.read()?;
-    let weight = weight.slice::<E::Acc>(saved.weight.offset, saved.weight.len());
-    let dxs = out.as_mut_slice::<E>()[..saved.rows * inputs].chunks_mut(ROWS * inputs);
+    let weight = weight.slice::<A>(saved.weight.offset, saved.weight.len());
+    let dxs = out.as_mut_slice::<A>()[..saved.rows * inputs].chunks_mut(ROWS * inputs);
     let tasks: Vec<_> = dy.chunks(ROWS * outputs).zip(dxs).collect();
-    for_each(bytes, tasks, |(dy, dx)| -> Result<()> {
+    for_each(bytes, tasks, |(dy, dx)| {
         let rows = dy.len() / outputs;
         let weight = Matrix::new(weight, outputs, inputs);
-        Widened::new(dy)?
-            .with(|dy| rounded(dx, |dx| multiply(dx, Matrix::new(dy, rows, outputs), weight, false)))?
-    })?
-    .into_iter()
-    .collect::<Result<()>>()?;
-    Ok(CpuTensor::new(out, &saved.x.shape, E::DTYPE))
+        multiply(dx, Matrix::new(dy, rows, outputs), weight, false);
+    })?;
+    Ok(CpuTensor::new(out, &saved.x.shape, A::DTYPE))
 }

@@ -8,7 +8,7 @@ use spikenorm_core::kit::{
 
 use crate::HostMemory;
 use crate::backend::CpuTensor;
-use crate::element::{Element, Real};
+use crate::element::Real;
 use crate::parallel::for_each;
 use crate::simd::vectorized;
 
@@ -16,8 +16,8 @@ use crate::simd::vectorized;
 const STRIP: usize = 2048;
 
 /// Cuts `[T, neurons]` into strips, each a list of T pieces.
-fn cut<E>(values: &mut [E], grid: NeuronGrid) -> Vec<Vec<&mut [E]>> {
-    let mut strips: Vec<Vec<&mut [E]>> =
+fn cut<A>(values: &mut [A], grid: NeuronGrid) -> Vec<Vec<&mut [A]>> {
+    let mut strips: Vec<Vec<&mut [A]>> =
         (0..grid.neurons.div_ceil(STRIP)).map(|_| Vec::with_capacity(grid.steps)).collect();
     for step in values.chunks_exact_mut(grid.neurons.max(1)) {
         for (piece, strip) in step.chunks_mut(STRIP).zip(&mut strips) {
@@ -29,33 +29,33 @@ fn cut<E>(values: &mut [E], grid: NeuronGrid) -> Vec<Vec<&mut [E]>> {
 
 /// The piece of step `t` that strip `strip` covers, `len` neurons.
 #[inline(always)]
-fn piece<E>(values: &[E], grid: NeuronGrid, t: usize, strip: usize, len: usize) -> &[E] {
+fn piece<A>(values: &[A], grid: NeuronGrid, t: usize, strip: usize, len: usize) -> &[A] {
     &values[t * grid.neurons + strip * STRIP..][..len]
 }
 
-pub fn forward<E: Element>(call: &NeuronForward<'_, HostMemory>) -> Result<NeuronOutput<HostMemory>> {
+pub fn forward<A: Real>(call: &NeuronForward<'_, HostMemory>) -> Result<NeuronOutput<HostMemory>> {
     let (spec, grid) = (call.spec, call.grid);
     let total = grid.steps * grid.neurons;
-    let dtype = <E::Acc as Element>::DTYPE;
-    let mut out = HostMemory::take(total * size_of::<E>())?;
-    let mut state = HostMemory::take(grid.neurons * size_of::<E::Acc>())?;
+    let dtype = A::DTYPE;
+    let mut out = HostMemory::take(total * size_of::<A>())?;
+    let mut state = HostMemory::take(grid.neurons * size_of::<A>())?;
     let recorded = if call.record { total } else { 0 };
-    let mut voltages = HostMemory::take(recorded * size_of::<E::Acc>())?;
+    let mut voltages = HostMemory::take(recorded * size_of::<A>())?;
     let x = call.x.memory.read()?;
-    let x = x.slice::<E>(call.x.offset, total);
+    let x = x.slice::<A>(call.x.offset, total);
     let initial = call.state.map(|state| state.memory.read()).transpose()?;
     let initial = initial.as_ref().zip(call.state);
-    let initial = initial.map(|(memory, state)| memory.slice::<E::Acc>(state.offset, grid.neurons));
+    let initial = initial.map(|(memory, state)| memory.slice::<A>(state.offset, grid.neurons));
 
-    let spikes = cut(&mut out.as_mut_slice::<E>()[..total], grid);
-    let mut hs = cut(&mut voltages.as_mut_slice::<E::Acc>()[..recorded], grid).into_iter();
-    let vs = state.as_mut_slice::<E::Acc>()[..grid.neurons].chunks_mut(STRIP);
+    let spikes = cut(&mut out.as_mut_slice::<A>()[..total], grid);
+    let mut hs = cut(&mut voltages.as_mut_slice::<A>()[..recorded], grid).into_iter();
+    let vs = state.as_mut_slice::<A>()[..grid.neurons].chunks_mut(STRIP);
     let tasks: Vec<_> =
         spikes.into_iter().zip(vs).map(|(spikes, v)| (spikes, v, hs.next().unwrap_or_default())).collect();
     for_each(2 * size_of_val(x), tasks.into_iter().enumerate().collect(), |(strip, (mut ys, v, mut hs))| {
         match initial {
             Some(initial) => v.copy_from_slice(piece(initial, grid, 0, strip, v.len())),
-            None => v.fill(E::Acc::from_f64(spec.initial_voltage())),
+            None => v.fill(A::from_f64(spec.initial_voltage())),
         }
         for (t, y) in ys.iter_mut().enumerate() {
             step(spec, piece(x, grid, t, strip, y.len()), v, y, hs.get_mut(t).map(|h| &mut **h));
@@ -66,12 +66,12 @@ pub fn forward<E: Element>(call: &NeuronForward<'_, HostMemory>) -> Result<Neuro
         spec: spec.clone(),
         grid,
         input_shape: call.x.shape.clone(),
-        input_dtype: E::DTYPE,
+        input_dtype: A::DTYPE,
         state_shape: call.state_shape.to_vec(),
         voltages: CpuTensor::new(voltages, &[grid.steps, grid.neurons], dtype),
     });
     Ok(NeuronOutput {
-        spikes: CpuTensor::new(out, &call.x.shape, E::DTYPE),
+        spikes: CpuTensor::new(out, &call.x.shape, A::DTYPE),
         state: CpuTensor::new(state, call.state_shape, dtype),
         saved,
     })
@@ -79,31 +79,31 @@ pub fn forward<E: Element>(call: &NeuronForward<'_, HostMemory>) -> Result<Neuro
 
 vectorized! {
     /// One time step of a strip: charge, fire, reset.
-    fn step<'a, E: Element>(
+    fn step<'a, A: Real>(
         spec: &'a NeuronSpec,
-        x: &'a [E],
-        v: &'a mut [E::Acc],
-        spikes: &'a mut [E],
-        saved: Option<&'a mut [E::Acc]>,
+        x: &'a [A],
+        v: &'a mut [A],
+        spikes: &'a mut [A],
+        saved: Option<&'a mut [A]>,
     ) {
-        let rest = E::Acc::from_f64(spec.initial_voltage());
+        let rest = A::from_f64(spec.initial_voltage());
         // SpikingJelly's order of operations, so that a voltage at the threshold falls on the same side.
         match spec.charge {
             Charge::Integrate => charge(x, v, |v, x| v + x),
             Charge::Leaky { tau, decay_input: true } => {
-                let tau = E::Acc::from_f64(tau);
+                let tau = A::from_f64(tau);
                 charge(x, v, |v, x| v + (x - (v - rest)) / tau);
             }
             Charge::Leaky { tau, decay_input: false } => {
-                let tau = E::Acc::from_f64(tau);
+                let tau = A::from_f64(tau);
                 charge(x, v, |v, x| v - (v - rest) / tau + x);
             }
         }
         if let Some(saved) = saved {
             saved.copy_from_slice(v);
         }
-        let threshold = E::Acc::from_f64(spec.v_threshold);
-        let (zero, one) = (E::store(E::Acc::default()), E::store(E::Acc::from_f64(1.0)));
+        let threshold = A::from_f64(spec.v_threshold);
+        let (zero, one) = (A::default(), A::from_f64(1.0));
         if spec.v_reset.is_some() {
             for (v, spike) in v.iter_mut().zip(spikes) {
                 let fires = *v >= threshold;
@@ -121,36 +121,36 @@ vectorized! {
 }
 
 #[inline(always)]
-fn charge<E: Element>(x: &[E], v: &mut [E::Acc], charged: impl Fn(E::Acc, E::Acc) -> E::Acc) {
+fn charge<A: Real>(x: &[A], v: &mut [A], charged: impl Fn(A, A) -> A) {
     for (v, x) in v.iter_mut().zip(x) {
-        *v = charged(*v, x.load());
+        *v = charged(*v, *x);
     }
 }
 
-pub fn backward<E: Element>(
+pub fn backward<A: Real>(
     saved: &NeuronSaved<HostMemory>,
     dy: &CpuTensor,
     carry: Option<&CpuTensor>,
 ) -> Result<NeuronGrads<HostMemory>> {
     let (spec, grid) = (&saved.spec, saved.grid);
     let total = grid.steps * grid.neurons;
-    let mut out = HostMemory::take(total * size_of::<E>())?;
-    let mut state = HostMemory::take(grid.neurons * size_of::<E::Acc>())?;
+    let mut out = HostMemory::take(total * size_of::<A>())?;
+    let mut state = HostMemory::take(grid.neurons * size_of::<A>())?;
     let gradient = dy.memory.read()?;
-    let gradient = gradient.slice::<E>(dy.offset, total);
+    let gradient = gradient.slice::<A>(dy.offset, total);
     let voltages = saved.voltages.memory.read()?;
-    let voltages = voltages.slice::<E::Acc>(saved.voltages.offset, total);
+    let voltages = voltages.slice::<A>(saved.voltages.offset, total);
     let carried = carry.map(|tensor| tensor.memory.read()).transpose()?;
     let carried = carried.as_ref().zip(carry);
-    let carried = carried.map(|(memory, tensor)| memory.slice::<E::Acc>(tensor.offset, grid.neurons));
+    let carried = carried.map(|(memory, tensor)| memory.slice::<A>(tensor.offset, grid.neurons));
 
-    let dxs = cut(&mut out.as_mut_slice::<E>()[..total], grid);
-    let carries = state.as_mut_slice::<E::Acc>()[..grid.neurons].chunks_mut(STRIP);
+    let dxs = cut(&mut out.as_mut_slice::<A>()[..total], grid);
+    let carries = state.as_mut_slice::<A>()[..grid.neurons].chunks_mut(STRIP);
     let tasks: Vec<_> = dxs.into_iter().zip(carries).enumerate().collect();
     for_each(3 * size_of_val(gradient), tasks, |(strip, (mut dxs, carry))| {
         match carried {
             Some(carried) => carry.copy_from_slice(piece(carried, grid, 0, strip, carry.len())),
-            None => carry.fill(E::Acc::default()),
+            None => carry.fill(A::default()),
         }
         for (t, dx) in dxs.iter_mut().enumerate().rev() {
             let len = dx.len();
@@ -159,29 +159,29 @@ pub fn backward<E: Element>(
         }
     })?;
     Ok(NeuronGrads {
-        dx: CpuTensor::new(out, &saved.input_shape, E::DTYPE),
-        state: CpuTensor::new(state, &saved.state_shape, <E::Acc as Element>::DTYPE),
+        dx: CpuTensor::new(out, &saved.input_shape, A::DTYPE),
+        state: CpuTensor::new(state, &saved.state_shape, A::DTYPE),
     })
 }
 
 vectorized! {
-    fn step_backward<'a, E: Element>(spec: &'a NeuronSpec, h: &'a [E::Acc], dy: &'a [E], carry: &'a mut [E::Acc], dx: &'a mut [E]) {
-        let one = E::Acc::from_f64(1.0);
+    fn step_backward<'a, A: Real>(spec: &'a NeuronSpec, h: &'a [A], dy: &'a [A], carry: &'a mut [A], dx: &'a mut [A]) {
+        let one = A::from_f64(1.0);
         match spec.surrogate {
             Surrogate::Atan { alpha } => {
-                let slope = E::Acc::from_f64(std::f64::consts::FRAC_PI_2 * alpha);
-                let height = E::Acc::from_f64(alpha / 2.0);
+                let slope = A::from_f64(std::f64::consts::FRAC_PI_2 * alpha);
+                let height = A::from_f64(alpha / 2.0);
                 step_backward_with(spec, h, dy, carry, dx, |z| {
                     let scaled = slope * z;
                     height / (one + scaled * scaled)
                 });
             }
             Surrogate::Sigmoid { alpha } => {
-                let alpha = E::Acc::from_f64(alpha);
+                let alpha = A::from_f64(alpha);
                 step_backward_with(spec, h, dy, carry, dx, |z| {
                     // σ(a)·(1 − σ(a)) is even in a; e^−|a| cannot overflow.
                     let scaled = alpha * z;
-                    let e = if scaled > E::Acc::default() { -scaled } else { scaled }.exp_of_negative();
+                    let e = if scaled > A::default() { -scaled } else { scaled }.exp_of_negative();
                     let whole = one + e;
                     alpha * e / (whole * whole)
                 });
@@ -191,19 +191,19 @@ vectorized! {
 }
 
 #[inline(always)]
-fn step_backward_with<E: Element>(
+fn step_backward_with<A: Real>(
     spec: &NeuronSpec,
-    h: &[E::Acc],
-    dy: &[E],
-    carry: &mut [E::Acc],
-    dx: &mut [E],
-    surrogate: impl Fn(E::Acc) -> E::Acc,
+    h: &[A],
+    dy: &[A],
+    carry: &mut [A],
+    dx: &mut [A],
+    surrogate: impl Fn(A) -> A,
 ) {
-    let (zero, one) = (E::Acc::default(), E::Acc::from_f64(1.0));
-    let threshold = E::Acc::from_f64(spec.v_threshold);
-    let rest = E::Acc::from_f64(spec.initial_voltage());
+    let (zero, one) = (A::default(), A::from_f64(1.0));
+    let threshold = A::from_f64(spec.v_threshold);
+    let rest = A::from_f64(spec.initial_voltage());
     let (to_input, to_state) = spec.charge_slopes();
-    let (to_input, to_state) = (E::Acc::from_f64(to_input), E::Acc::from_f64(to_state));
+    let (to_input, to_state) = (A::from_f64(to_input), A::from_f64(to_state));
     // The gate lets the reset's gradient through or not; a hard reset also stops the gradient of h.
     let gate = if spec.detach_reset { zero } else { one };
     let fired_slope = if spec.v_reset.is_some() { zero } else { one };
@@ -213,8 +213,8 @@ fn step_backward_with<E: Element>(
         let g = surrogate(z);
         let kept = if z >= zero { fired_slope } else { one };
         let jump = if hard { rest - *h } else { -threshold };
-        let delta = dy.load() * g + *carry * (kept + gate * jump * g);
-        *dx = E::store(delta * to_input);
+        let delta = *dy * g + *carry * (kept + gate * jump * g);
+        *dx = delta * to_input;
         *carry = delta * to_state;
     }
 }

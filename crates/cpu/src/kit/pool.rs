@@ -6,7 +6,7 @@ use spikenorm_core::{DType, Result};
 
 use crate::HostMemory;
 use crate::backend::CpuTensor;
-use crate::element::{Element, Real};
+use crate::element::Real;
 use crate::parallel::for_each;
 
 /// Values of a task's input.
@@ -65,39 +65,39 @@ fn share<A: Real>(spec: &PoolSpec) -> A {
     A::from_f64(1.0 / (spec.window.kernel[0] * spec.window.kernel[1]) as f64)
 }
 
-pub fn average<E: Element>(spec: &PoolSpec, frames: Frames, x: &CpuTensor) -> Result<CpuTensor> {
+pub fn average<A: Real>(spec: &PoolSpec, frames: Frames, x: &CpuTensor) -> Result<CpuTensor> {
     let (inputs, outputs) = (frames.input_plane(), frames.output_plane());
     let total = frames.samples * frames.channels;
-    let mut out = HostMemory::take(total * outputs * size_of::<E>())?;
+    let mut out = HostMemory::take(total * outputs * size_of::<A>())?;
     let memory = x.memory.read()?;
-    let values = memory.slice::<E>(x.offset, total * inputs);
-    let share = share::<E::Acc>(spec);
-    let ys = out.as_mut_slice::<E>()[..total * outputs].chunks_mut(planes(frames) * outputs);
+    let values = memory.slice::<A>(x.offset, total * inputs);
+    let share = share::<A>(spec);
+    let ys = out.as_mut_slice::<A>()[..total * outputs].chunks_mut(planes(frames) * outputs);
     let tasks: Vec<_> = values.chunks(planes(frames) * inputs).zip(ys).collect();
     for_each(size_of_val(values), tasks, |(x, y)| {
         for (x, y) in x.chunks_exact(inputs).zip(y.chunks_exact_mut(outputs)) {
             windows(&spec.window, frames, |out, v, h| {
-                let mut sum = E::Acc::default();
-                covered(&spec.window, frames, v, h, |at, _| sum += x[at].load());
-                y[out] = E::store(sum * share);
+                let mut sum = A::default();
+                covered(&spec.window, frames, v, h, |at, _| sum += x[at]);
+                y[out] = sum * share;
             });
         }
     })?;
-    Ok(CpuTensor::new(out, &frames.output_shape(&x.shape, frames.channels), E::DTYPE))
+    Ok(CpuTensor::new(out, &frames.output_shape(&x.shape, frames.channels), A::DTYPE))
 }
 
-pub fn average_backward<E: Element>(saved: &AvgPoolSaved, dy: &CpuTensor) -> Result<CpuTensor> {
-    let share = share::<E::Acc>(&saved.spec);
+pub fn average_backward<A: Real>(saved: &AvgPoolSaved, dy: &CpuTensor) -> Result<CpuTensor> {
+    let share = share::<A>(&saved.spec);
     let window = &saved.spec.window;
-    spread::<E, u8>(saved.frames, &saved.input_shape, dy, &[], 0, |dx, dy, _| {
+    spread::<A, u8>(saved.frames, &saved.input_shape, dy, &[], 0, |dx, dy, _| {
         windows(window, saved.frames, |out, v, h| {
-            let part = dy[out].load() * share;
+            let part = dy[out] * share;
             covered(window, saved.frames, v, h, |at, _| dx[at] += part);
         });
     })
 }
 
-pub fn maximum<E: Element>(
+pub fn maximum<A: Real>(
     spec: &PoolSpec,
     frames: Frames,
     x: &CpuTensor,
@@ -107,21 +107,21 @@ pub fn maximum<E: Element>(
     let size = spec.index_bytes();
     let mut indices = HostMemory::take(total * size)?;
     let y = if size == 1 {
-        maximum_with::<E, u8>(spec, frames, x, &mut indices, |place| place as u8)?
+        maximum_with::<A, u8>(spec, frames, x, &mut indices, |place| place as u8)?
     } else {
-        maximum_with::<E, u32>(spec, frames, x, &mut indices, |place| place as u32)?
+        maximum_with::<A, u32>(spec, frames, x, &mut indices, |place| place as u32)?
     };
     let saved = record.then(|| MaxPoolSaved {
         spec: spec.clone(),
         frames,
         input_shape: x.shape.clone(),
-        dtype: E::DTYPE,
+        dtype: A::DTYPE,
         indices: CpuTensor::new(indices, &[total, size], DType::U8),
     });
     Ok(LayerOutput { y, saved })
 }
 
-fn maximum_with<E: Element, I: Pod + Send>(
+fn maximum_with<A: Real, I: Pod + Send>(
     spec: &PoolSpec,
     frames: Frames,
     x: &CpuTensor,
@@ -130,19 +130,19 @@ fn maximum_with<E: Element, I: Pod + Send>(
 ) -> Result<CpuTensor> {
     let (inputs, outputs) = (frames.input_plane(), frames.output_plane());
     let total = frames.samples * frames.channels;
-    let mut out = HostMemory::take(total * outputs * size_of::<E>())?;
+    let mut out = HostMemory::take(total * outputs * size_of::<A>())?;
     let memory = x.memory.read()?;
-    let values = memory.slice::<E>(x.offset, total * inputs);
-    let ys = out.as_mut_slice::<E>()[..total * outputs].chunks_mut(planes(frames) * outputs);
+    let values = memory.slice::<A>(x.offset, total * inputs);
+    let ys = out.as_mut_slice::<A>()[..total * outputs].chunks_mut(planes(frames) * outputs);
     let places = indices.as_mut_slice::<I>()[..total * outputs].chunks_mut(planes(frames) * outputs);
     let tasks: Vec<_> = values.chunks(planes(frames) * inputs).zip(ys.zip(places)).collect();
     for_each(size_of_val(values), tasks, |(x, (y, places))| {
         let outputs = y.chunks_exact_mut(outputs).zip(places.chunks_exact_mut(outputs));
         for (x, (y, places)) in x.chunks_exact(inputs).zip(outputs) {
             windows(&spec.window, frames, |out, v, h| {
-                let mut best: Option<E::Acc> = None;
+                let mut best: Option<A> = None;
                 covered(&spec.window, frames, v, h, |at, place| {
-                    let value = x[at].load();
+                    let value = x[at];
                     // NaN wins, and stays, because no value compares above it.
                     if best.is_none_or(|best| value > best || value.to_f64().is_nan()) {
                         best = Some(value);
@@ -153,63 +153,59 @@ fn maximum_with<E: Element, I: Pod + Send>(
             });
         }
     })?;
-    Ok(CpuTensor::new(out, &frames.output_shape(&x.shape, frames.channels), E::DTYPE))
+    Ok(CpuTensor::new(out, &frames.output_shape(&x.shape, frames.channels), A::DTYPE))
 }
 
-pub fn maximum_backward<E: Element>(saved: &MaxPoolSaved<HostMemory>, dy: &CpuTensor) -> Result<CpuTensor> {
+pub fn maximum_backward<A: Real>(saved: &MaxPoolSaved<HostMemory>, dy: &CpuTensor) -> Result<CpuTensor> {
     let places = saved.indices.memory.read()?;
     let total = dy.len();
     if saved.spec.index_bytes() == 1 {
-        maximum_backward_with::<E, u8>(saved, dy, places.slice(0, total), usize::from)
+        maximum_backward_with::<A, u8>(saved, dy, places.slice(0, total), usize::from)
     } else {
-        maximum_backward_with::<E, u32>(saved, dy, places.slice(0, total), |place| place as usize)
+        maximum_backward_with::<A, u32>(saved, dy, places.slice(0, total), |place| place as usize)
     }
 }
 
-fn maximum_backward_with<E: Element, I: Pod + Send + Sync>(
+fn maximum_backward_with<A: Real, I: Pod + Send + Sync>(
     saved: &MaxPoolSaved<HostMemory>,
     dy: &CpuTensor,
     places: &[I],
     place: impl Fn(I) -> usize + Sync + Send,
 ) -> Result<CpuTensor> {
     let (window, frames) = (&saved.spec.window, saved.frames);
-    spread::<E, I>(frames, &saved.input_shape, dy, places, frames.output_plane(), |dx, dy, places| {
+    spread::<A, I>(frames, &saved.input_shape, dy, places, frames.output_plane(), |dx, dy, places| {
         for (out, (dy, index)) in dy.iter().zip(places).enumerate() {
             let (y, x) = (out / frames.output[1], out % frames.output[1]);
             let (i, j) = (place(*index) / window.kernel[1], place(*index) % window.kernel[1]);
             let row = y * window.stride[0] + i - window.padding[0];
-            dx[row * frames.input[1] + x * window.stride[1] + j - window.padding[1]] += dy.load();
+            dx[row * frames.input[1] + x * window.stride[1] + j - window.padding[1]] += *dy;
         }
     })
 }
 
-/// Runs `plane(dx, dy, places)` for every plane, dx zeroed and rounded once afterwards. `places` holds
+/// Runs `plane(dx, dy, places)` for every plane, on a dx of zeros. `places` holds
 /// `per_plane` values for each plane.
-fn spread<E: Element, I: Sync + Send>(
+fn spread<A: Real, I: Sync + Send>(
     frames: Frames,
     input_shape: &[usize],
     dy: &CpuTensor,
     places: &[I],
     per_plane: usize,
-    plane: impl Fn(&mut [E::Acc], &[E], &[I]) + Sync + Send,
+    plane: impl Fn(&mut [A], &[A], &[I]) + Sync + Send,
 ) -> Result<CpuTensor> {
     let (inputs, outputs) = (frames.input_plane(), frames.output_plane());
     let total = frames.samples * frames.channels;
-    let mut out = HostMemory::take(total * inputs * size_of::<E>())?;
+    let mut out = HostMemory::take(total * inputs * size_of::<A>())?;
     let memory = dy.memory.read()?;
-    let gradient = memory.slice::<E>(dy.offset, total * outputs);
-    let dxs = out.as_mut_slice::<E>()[..total * inputs].chunks_mut(planes(frames) * inputs);
+    let gradient = memory.slice::<A>(dy.offset, total * outputs);
+    let dxs = out.as_mut_slice::<A>()[..total * inputs].chunks_mut(planes(frames) * inputs);
     let tasks: Vec<_> = gradient.chunks(planes(frames) * outputs).zip(dxs).enumerate().collect();
-    for_each(total * inputs * size_of::<E>(), tasks, |(task, (dy, dx))| {
-        let mut wide = vec![E::Acc::default(); inputs];
+    for_each(total * inputs * size_of::<A>(), tasks, |(task, (dy, dx))| {
         for (index, (dy, dx)) in dy.chunks_exact(outputs).zip(dx.chunks_exact_mut(inputs)).enumerate() {
-            wide.fill(E::Acc::default());
+            dx.fill(A::default());
             let first = (task * planes(frames) + index) * per_plane;
-            plane(&mut wide, dy, &places[first..first + per_plane]);
-            for (target, value) in dx.iter_mut().zip(&wide) {
-                *target = E::store(*value);
-            }
+            plane(dx, dy, &places[first..first + per_plane]);
         }
     })?;
-    Ok(CpuTensor::new(out, input_shape, E::DTYPE))
+    Ok(CpuTensor::new(out, input_shape, A::DTYPE))
 }

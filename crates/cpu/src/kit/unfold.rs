@@ -4,7 +4,7 @@
 
 use spikenorm_core::kit::{Frames, Window};
 
-use crate::element::{Element, Real};
+use crate::element::Real;
 
 /// Geometry of one sample: image, padded image and columns `[C·kh·kw, positions]`.
 #[derive(Clone, Copy, Debug)]
@@ -54,25 +54,21 @@ impl Unfold {
 
     /// Copies a sample `[C, H, W]` into the middle of `padded`, whose border the caller has zeroed.
     #[inline(always)]
-    pub fn pad<E: Element>(&self, sample: &[E], padded: &mut [E::Acc]) {
+    pub fn pad<A: Real>(&self, sample: &[A], padded: &mut [A]) {
         let [height, width] = self.input;
         for (row, source) in sample.chunks_exact(width).enumerate() {
             let start = self.interior(row / height, row % height);
-            for (target, value) in padded[start..start + width].iter_mut().zip(source) {
-                *target = value.load();
-            }
+            padded[start..start + width].copy_from_slice(source);
         }
     }
 
-    /// Rounds the middle of `padded` into a sample `[C, H, W]`.
+    /// Copies the middle of `padded` to a sample `[C, H, W]`.
     #[inline(always)]
-    pub fn crop<E: Element>(&self, padded: &[E::Acc], sample: &mut [E]) {
+    pub fn crop<A: Real>(&self, padded: &[A], sample: &mut [A]) {
         let [height, width] = self.input;
         for (row, target) in sample.chunks_exact_mut(width).enumerate() {
             let start = self.interior(row / height, row % height);
-            for (target, value) in target.iter_mut().zip(&padded[start..start + width]) {
-                *target = E::store(*value);
-            }
+            target.copy_from_slice(&padded[start..start + width]);
         }
     }
 

@@ -1,9 +1,12 @@
-//! The detour beside the direct way, on processors that have both.
+//! The norms' detour beside the direct way, on processors that have both. (The kit's tests are of every dtype.)
 
-use spikenorm_core::norm::{Layout, NormSpec, Rows, RunningUpdate, Statistics};
-use spikenorm_core::{Grid, NeuNormSpec};
+use spikenorm_core::norm::{
+    Layout, NormForward, NormGrads, NormOutput, NormSaved, NormSpec, Rows, RunningUpdate, Statistics,
+};
+use spikenorm_core::{Backend, Grid, NeuNormForward, NeuNormOutput, NeuNormSpec};
 
 use super::*;
+use crate::HostMemory;
 use crate::tensor_ops::{read_f64, write_f64};
 
 fn wave(shape: &[usize], dtype: DType, phase: f64) -> CpuTensor {

@@ -1,28 +1,12 @@
-//! Normalisation of half types on processors that only have the baseline of x86-64, made before 2013: tensors are cast to
-//! float32 and results back. That takes memory and time, but the passes compiled for them a tenth of the binary.
+//! The norms, where [`super::is_slow`].
 
 use spikenorm_core::norm::{NormForward, NormGrads, NormOutput, NormSaved};
-use spikenorm_core::{Backend, DType, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, Result};
+use spikenorm_core::{Backend, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, Result};
 
+use super::{cast, wide};
 use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
-use crate::simd::has_fast_halves;
 use crate::tensor_ops::copy_into;
-
-/// Whether tensors of a dtype go this way.
-pub fn is_widened(dtype: DType) -> bool {
-    matches!(dtype, DType::F16 | DType::BF16) && !has_fast_halves()
-}
-
-fn cast(source: &CpuTensor, dtype: DType) -> Result<CpuTensor> {
-    let target = Cpu.allocate(&source.shape, dtype)?;
-    copy_into(&target, source)?;
-    Ok(target)
-}
-
-fn wide(source: &CpuTensor) -> Result<CpuTensor> {
-    cast(source, DType::F32)
-}
 
 pub fn norm_forward(call: &NormForward<'_, HostMemory>) -> Result<NormOutput<HostMemory>> {
     // What may fail comes before running statistics move.
@@ -66,6 +50,3 @@ pub fn neu_norm_backward(
     let grads = Cpu.neu_norm_backward(saved, &wide(dy)?, carry)?;
     Ok(NeuNormGrads { dx: cast(&grads.dx, dy.dtype)?, ..grads })
 }
-
-#[cfg(test)]
-mod tests;
