@@ -62,23 +62,14 @@ impl Backend for Cpu {
         if is_slow(call.x.dtype) {
             return through_float32::norm_forward(call);
         }
-        with_fast_float!(call.x.dtype, E => {
-            if norm::tiny::fits::<E>(call.grid) { norm::tiny::forward::<E>(call) } else { norm::forward::<E>(call) }
-        })
+        with_fast_float!(call.x.dtype, E => norm::forward::<E>(call))
     }
 
     fn norm_backward(&self, saved: &NormSaved<HostMemory>, dy: &CpuTensor) -> Result<NormGrads<HostMemory>> {
         if is_slow(dy.dtype) {
             return through_float32::norm_backward(saved, dy);
         }
-        with_fast_float!(dy.dtype, E => {
-            // What a forward saved does not depend on which way it went.
-            if norm::tiny::fits::<E>(saved.grid) {
-                norm::tiny::backward::<E>(saved, dy)
-            } else {
-                norm::backward::<E>(saved, dy)
-            }
-        })
+        with_fast_float!(dy.dtype, E => norm::backward::<E>(saved, dy))
     }
 
     fn neu_norm_forward(&self, call: &NeuNormForward<'_, HostMemory>) -> Result<NeuNormOutput<HostMemory>> {

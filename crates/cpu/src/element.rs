@@ -10,13 +10,12 @@ use spikenorm_core::DType;
 
 use crate::simd::dispatch;
 
-/// The half types of processors that have more than the baseline of x86-64. There, loops over those of the half crate are
-/// compiled for the baseline alone.
+/// Elements on processors that have more than the baseline of x86-64.
 pub mod fast {
     #[cfg(target_arch = "x86_64")]
-    pub use crate::v3::{BF16, F16};
+    pub use crate::v3::{BF16, F16, F32};
     #[cfg(not(target_arch = "x86_64"))]
-    pub use half::{bf16 as BF16, f16 as F16};
+    pub use {f32 as F32, half::bf16 as BF16, half::f16 as F16};
 }
 
 /// Values of a half type rounded together.
@@ -239,11 +238,11 @@ pub(crate) use with_fast_float;
 macro_rules! with_float {
     ($dtype:expr, $E:ident => $body:expr) => {
         match $dtype {
-            spikenorm_core::DType::F16 if !$crate::simd::has_fast_halves() => {
+            spikenorm_core::DType::F16 if !$crate::simd::beyond_baseline() => {
                 type $E = half::f16;
                 $body
             }
-            spikenorm_core::DType::BF16 if !$crate::simd::has_fast_halves() => {
+            spikenorm_core::DType::BF16 if !$crate::simd::beyond_baseline() => {
                 type $E = half::bf16;
                 $body
             }

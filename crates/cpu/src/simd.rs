@@ -36,14 +36,14 @@ pub fn dispatch<C: pulp::NullaryFnOnce>(call: C) -> C::Output {
     call.call()
 }
 
-/// Whether the processor has what the passes over large tensors of half types are compiled for.
+/// Whether the processor has more than the baseline of x86-64, for which not everything is compiled (`element::fast`).
 #[cfg(target_arch = "x86_64")]
-pub fn has_fast_halves() -> bool {
+pub fn beyond_baseline() -> bool {
     V3::is_available()
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-pub fn has_fast_halves() -> bool {
+pub fn beyond_baseline() -> bool {
     true
 }
 
@@ -51,7 +51,7 @@ pub fn has_fast_halves() -> bool {
 pub fn simd_level() -> &'static str {
     if cfg!(target_feature = "neon") {
         "NEON"
-    } else if cfg!(target_arch = "x86_64") && has_fast_halves() {
+    } else if cfg!(target_arch = "x86_64") && beyond_baseline() {
         "AVX2"
     } else {
         "baseline"

@@ -22,39 +22,57 @@ pub trait Fill<A> {
 #[inline(always)]
 pub fn write<E: Element>(out: &mut [E], streaming: bool, piece: impl Fill<E::Acc>) {
     if !streaming {
-        rounded(out, 0, &piece);
-        return;
+        if is_wide::<E>() {
+            return piece.fill(0, bytemuck::cast_slice_mut(out));
+        }
+        let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
+        let mut first = 0;
+        for block in blocks {
+            round_block(block, first, &piece);
+            first += BLOCK;
+        }
+        return round_few(rest, first, &piece);
     }
     let (head, lines, tail) = bytemuck::pod_align_to_mut::<E, Line>(out);
     let mut first = head.len();
-    rounded(head, 0, &piece);
+    round_few(head, 0, &piece);
     for line in lines {
         let mut values = E::Packed::default();
-        rounded(values.as_mut(), first, &piece);
+        if is_wide::<E>() {
+            piece.fill(first, bytemuck::cast_slice_mut(values.as_mut()));
+        } else if let [block] = values.as_mut().as_chunks_mut::<BLOCK>().0 {
+            round_block(block, first, &piece);
+        }
         store(line, bytemuck::cast(values));
         first += values.as_ref().len();
     }
-    rounded(tail, first, &piece);
+    round_few(tail, first, &piece);
 }
 
-/// Computes values from `first` on; those of a half type in registers, from where they are rounded a block at a time.
+/// Whether values are stored as they are computed.
 #[inline(always)]
-fn rounded<E: Element>(out: &mut [E], first: usize, piece: &impl Fill<E::Acc>) {
-    if E::DTYPE == <E::Acc as Element>::DTYPE {
+fn is_wide<E: Element>() -> bool {
+    E::DTYPE == <E::Acc as Element>::DTYPE
+}
+
+/// Computes values of a half type in registers, from where they are rounded.
+#[inline(always)]
+fn round_block<E: Element>(block: &mut [E; BLOCK], first: usize, piece: &impl Fill<E::Acc>) {
+    let mut wide = [E::Acc::default(); BLOCK];
+    piece.fill(first, &mut wide);
+    E::store_block(&wide, block);
+}
+
+/// Less than a block.
+#[inline(always)]
+fn round_few<E: Element>(out: &mut [E], first: usize, piece: &impl Fill<E::Acc>) {
+    if is_wide::<E>() {
         return piece.fill(first, bytemuck::cast_slice_mut(out));
     }
-    let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
-    let mut at = first;
-    for block in blocks {
-        let mut wide = [E::Acc::default(); BLOCK];
-        piece.fill(at, &mut wide);
-        E::store_block(&wide, block);
-        at += BLOCK;
-    }
     let mut wide = [E::Acc::default(); BLOCK];
-    let wide = &mut wide[..rest.len()];
-    piece.fill(at, wide);
-    for (out, wide) in rest.iter_mut().zip(wide) {
+    let wide = &mut wide[..out.len()];
+    piece.fill(first, wide);
+    for (out, wide) in out.iter_mut().zip(wide) {
         *out = E::store(*wide);
     }
 }

@@ -1,5 +1,5 @@
-//! The half types on x86-64-v3: elements of their own, so that loops over them are compiled for such processors only (and
-//! float16 converted by their instructions), and those over the types of the half crate only for the others.
+//! Elements on x86-64-v3: types of their own, so that loops over them are compiled for such processors only, and float16 is
+//! converted by their instructions.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
@@ -14,6 +14,33 @@ use spikenorm_core::DType;
 
 use crate::element::{BLOCK, Element};
 use crate::simd::V3;
+
+/// A float32 on a processor of x86-64-v3. No tensor is read as this on another: `fits` of the `tiny` modules sees to it.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct F32(f32);
+
+impl Element for F32 {
+    type Acc = f32;
+    type Packed = [Self; 16];
+    const DTYPE: DType = DType::F32;
+
+    #[inline(always)]
+    fn load(self) -> f32 {
+        self.0
+    }
+
+    #[inline(always)]
+    fn store(value: f32) -> Self {
+        Self(value)
+    }
+
+    #[inline(always)]
+    fn vectorize<C: NullaryFnOnce>(call: C) -> C::Output {
+        // SAFETY: the processor is of x86-64-v3, as is the type's condition.
+        unsafe { V3::new_unchecked() }.vectorize(call)
+    }
+}
 
 /// A bfloat16 on a processor of x86-64-v3. No tensor is read as these on another: `with_float!` and `through_float32::is_slow` see to it.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
@@ -93,11 +120,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::simd::has_fast_halves;
+    use crate::simd::beyond_baseline;
 
     #[test]
     fn every_half_value_loads_as_the_half_crate_says() {
-        if !has_fast_halves() {
+        if !beyond_baseline() {
             return eprintln!("skipped: this processor has no F16C");
         }
         for bits in 0..=u16::MAX {
@@ -112,7 +139,7 @@ mod tests {
         fn floats_are_stored_as_the_half_crate_says(
             bits in proptest::array::uniform32(prop_oneof![any::<u32>(), 0x3300_0000u32..0x4780_0000]),
         ) {
-            if has_fast_halves() {
+            if beyond_baseline() {
                 let values = bits.map(f32::from_bits);
                 let mut block = [F16::default(); BLOCK];
                 F16::store_block(&values, &mut block);

@@ -31,7 +31,7 @@ pub fn backward<E: Element>(
     carry: Option<&CpuTensor>,
 ) -> Result<NeuNormGrads<HostMemory>> {
     let (spec, grid) = (&saved.spec, saved.grid);
-    let [mut out, mut state_grad] = take_grads::<E>(grid)?;
+    let [mut out, mut state_grad] = take_grads(grid, E::DTYPE)?;
     let inputs = BackwardInputs::of(saved, dy, carry)?;
     let (dy, weight, states) = (inputs.dy.slice::<E>(), inputs.weight.slice(), inputs.states.slice());
     let carried = inputs.carried();
@@ -60,7 +60,7 @@ pub fn backward<E: Element>(
         let dw = memory.slice::<E::Acc>(0, weight_grad.len());
         add_partials(dw, grid.s, spec.shared, &strips, &partials.as_mut_slice::<E::Acc>()[..total])?;
     }
-    Ok(grads::<E>(saved, out, weight_grad, state_grad))
+    Ok(grads(saved, E::DTYPE, out, weight_grad, state_grad))
 }
 
 /// Adds the strips' gradients of the weight up, in their order.

@@ -64,6 +64,7 @@ fn cut<'a, E>(out: &'a mut [E], grid: Grid, width: usize, strips: &[Strip]) -> V
 }
 
 /// `[rows, S]` to `[S, rows]`.
+#[inline(never)]
 fn turned<A: Real>(weight: &CpuTensor, s: usize) -> Result<HostMemory> {
     let mut memory = HostMemory::take(weight.bytes())?;
     let source = Values::of(weight)?;
@@ -101,7 +102,7 @@ pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuN
         forward_strip(&pass, strip, ys, states);
     })?;
 
-    output::<E>(call, out, states_memory)
+    output(call, out, states_memory)
 }
 
 pub fn backward<E: Element>(
@@ -110,7 +111,7 @@ pub fn backward<E: Element>(
     carry: Option<&CpuTensor>,
 ) -> Result<NeuNormGrads<HostMemory>> {
     let (spec, grid) = (&saved.spec, saved.grid);
-    let [mut out, mut state_grad] = take_grads::<E>(grid)?;
+    let [mut out, mut state_grad] = take_grads(grid, E::DTYPE)?;
     let weight = turned::<E::Acc>(&saved.weight, grid.s)?;
     let weight = weight.read()?;
     let inputs = BackwardInputs::of(saved, dy, carry)?;
@@ -126,21 +127,32 @@ pub fn backward<E: Element>(
         backward_strip(&pass, strip, dxs, lasts)
     })?;
 
-    let weight_grad = Cpu.allocate(&spec.weight_shape(), <E::Acc as Element>::DTYPE)?;
-    {
-        let rows = spec.weight_shape()[0];
-        let mut memory = weight_grad.memory.write()?;
-        let dw = memory.slice::<E::Acc>(0, rows * grid.s);
-        dw.fill(E::Acc::default());
-        for (strip, partial) in strips.iter().zip(partials) {
-            for (pixel, partial) in (strip.p0..).zip(partial.chunks_exact(rows)) {
-                for (dw, part) in dw[pixel..].iter_mut().step_by(grid.s).zip(partial) {
-                    *dw += *part;
-                }
+    let weight_grad = add_partials(spec, grid.s, &strips, partials)?;
+    Ok(grads(saved, E::DTYPE, out, weight_grad, state_grad))
+}
+
+/// The gradient of the weight `[rows, S]`: the strips' shares `[p, rows]` added up, in their order.
+#[inline(never)]
+fn add_partials<A: Real>(
+    spec: &NeuNormSpec,
+    s: usize,
+    strips: &[Strip],
+    partials: Vec<Vec<A>>,
+) -> Result<CpuTensor> {
+    let weight_grad = Cpu.allocate(&spec.weight_shape(), A::DTYPE)?;
+    let rows = spec.weight_shape()[0];
+    let mut memory = weight_grad.memory.write()?;
+    let dw = memory.slice::<A>(0, rows * s);
+    dw.fill(A::default());
+    for (strip, partial) in strips.iter().zip(partials) {
+        for (pixel, partial) in (strip.p0..).zip(partial.chunks_exact(rows)) {
+            for (dw, part) in dw[pixel..].iter_mut().step_by(s).zip(partial) {
+                *dw += *part;
             }
         }
     }
-    Ok(grads::<E>(saved, out, weight_grad, state_grad))
+    drop(memory);
+    Ok(weight_grad)
 }
 
 /// What every task of one pass reads.

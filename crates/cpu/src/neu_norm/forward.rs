@@ -39,7 +39,7 @@ pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuN
     for_each(2 * size_of_val(pass.x), tasks, |((strip, ys), states)| {
         forward_strip(&pass, strip, ys, states);
     })?;
-    output::<E>(call, out, states_memory)
+    output(call, out, states_memory)
 }
 
 /// `y = x − w·s`, column by column.

@@ -7,11 +7,13 @@ mod forward;
 mod strips;
 mod tiny;
 
-use spikenorm_core::{Grid, Layout, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, Result};
+use spikenorm_core::{
+    DType, Grid, Layout, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, Result,
+};
 
 use crate::HostMemory;
 use crate::backend::CpuTensor;
-use crate::element::Element;
+use crate::element::{Element, fast};
 use crate::memory::Reading;
 use crate::tensor_ops::copy_of;
 
@@ -20,7 +22,7 @@ const GROUPS: usize = 8;
 
 pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuNormOutput<HostMemory>> {
     match call.spec.layout {
-        Layout::Contiguous if tiny::fits::<E>(call.grid) => tiny::forward::<E>(call),
+        Layout::Contiguous if tiny::fits(E::DTYPE, call.grid) => tiny::forward::<fast::F32>(call),
         Layout::Contiguous => forward::forward::<E>(call),
         Layout::ChannelsLast => channels_last::forward::<E>(call),
     }
@@ -32,20 +34,22 @@ pub fn backward<E: Element>(
     carry: Option<&CpuTensor>,
 ) -> Result<NeuNormGrads<HostMemory>> {
     match saved.spec.layout {
-        Layout::Contiguous if tiny::fits::<E>(saved.grid) => tiny::backward::<E>(saved, dy, carry),
+        Layout::Contiguous if tiny::fits(E::DTYPE, saved.grid) => {
+            tiny::backward::<fast::F32>(saved, dy, carry)
+        }
         Layout::Contiguous => backward::backward::<E>(saved, dy, carry),
         Layout::ChannelsLast => channels_last::backward::<E>(saved, dy, carry),
     }
 }
 
 /// What a forward gives: its output, the state after the last of the steps' states `[T, N, S]`, and what backward needs.
-fn output<E: Element>(
+fn output(
     call: &NeuNormForward<'_, HostMemory>,
     y: HostMemory,
     states: HostMemory,
 ) -> Result<NeuNormOutput<HostMemory>> {
-    let (spec, grid) = (call.spec, call.grid);
-    let states = CpuTensor::new(states, &[grid.t, grid.n, grid.s], <E::Acc as Element>::DTYPE);
+    let (spec, grid, dtype) = (call.spec, call.grid, call.x.dtype);
+    let states = CpuTensor::new(states, &[grid.t, grid.n, grid.s], dtype.parameter());
     let last = states.rows(grid.t.saturating_sub(1), 1).reshape(&[grid.n, 1, spec.height, spec.width])?;
     // A view of the last step would hold all T states alive.
     let state = if grid.t > 1 { copy_of(&last)? } else { last };
@@ -54,14 +58,14 @@ fn output<E: Element>(
             spec: spec.clone(),
             grid,
             input_shape: call.x.shape.clone(),
-            input_dtype: E::DTYPE,
+            input_dtype: dtype,
             weight: copy_of(call.weight)?,
             states,
         })
     } else {
         None
     };
-    Ok(NeuNormOutput { y: CpuTensor::new(y, &call.x.shape, E::DTYPE), state, saved })
+    Ok(NeuNormOutput { y: CpuTensor::new(y, &call.x.shape, dtype), state, saved })
 }
 
 /// What a backward reads.
@@ -93,23 +97,24 @@ impl<'a> BackwardInputs<'a> {
 }
 
 /// Memory for dx and for the gradient of the state before the first step.
-fn take_grads<E: Element>(grid: Grid) -> Result<[HostMemory; 2]> {
-    let state = grid.n * grid.s * size_of::<E::Acc>();
-    Ok([HostMemory::take(grid.len() * size_of::<E>())?, HostMemory::take(state)?])
+fn take_grads(grid: Grid, dtype: DType) -> Result<[HostMemory; 2]> {
+    let state = grid.n * grid.s * dtype.parameter().size();
+    Ok([HostMemory::take(grid.len() * dtype.size())?, HostMemory::take(state)?])
 }
 
 /// What a backward gives.
-fn grads<E: Element>(
+fn grads(
     saved: &NeuNormSaved<HostMemory>,
+    dtype: DType,
     dx: HostMemory,
     weight: CpuTensor,
     state: HostMemory,
 ) -> NeuNormGrads<HostMemory> {
     let shape = [saved.grid.n, 1, saved.spec.height, saved.spec.width];
     NeuNormGrads {
-        dx: CpuTensor::new(dx, &saved.input_shape, E::DTYPE),
+        dx: CpuTensor::new(dx, &saved.input_shape, dtype),
         weight,
-        state: CpuTensor::new(state, &shape, <E::Acc as Element>::DTYPE),
+        state: CpuTensor::new(state, &shape, dtype.parameter()),
     }
 }
 

@@ -13,22 +13,23 @@ use super::{BackwardInputs, Values, grads, output, take_grads};
 use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::{Element, Real};
-use crate::simd::vectorized;
+use crate::simd::{beyond_baseline, vectorized};
 
 /// Bytes of an input up to which this is the faster way.
 const TINY_BYTES: usize = 32 << 10;
 /// Pixels of a group: two registers of float32.
 const GROUP: usize = 16;
 
-/// Whether a pass over `grid` is to be done here. Only float32 is: calls this small are rare in other types, whose loops
-/// would take tens of kilobytes of the binary each.
-pub fn fits<E: Element>(grid: Grid) -> bool {
-    E::DTYPE == DType::F32
+/// Whether a pass over `grid` is to be done here, as `element::fast::F32`. Calls this small are rare in other types and on
+/// processors of the baseline: loops for them would take tens of kilobytes of the binary each.
+pub fn fits(dtype: DType, grid: Grid) -> bool {
+    dtype == DType::F32
+        && beyond_baseline()
         && grid.t == 1
         && grid.n > 0
         && grid.c > 0
         && grid.s > 0
-        && grid.len() * size_of::<E>() <= TINY_BYTES
+        && grid.len() * dtype.size() <= TINY_BYTES
 }
 
 /// Pixels `p0..` of the rows of a sample, a whole group or the rest of one.
@@ -125,7 +126,7 @@ pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuN
         y: &mut y.as_mut_slice::<E>()[..grid.len()],
         state: &mut state.as_mut_slice::<E::Acc>()[..pixels],
     });
-    output::<E>(call, y, state)
+    output(call, y, state)
 }
 
 struct BackwardPass<'a, E: Element> {
@@ -190,7 +191,7 @@ pub fn backward<E: Element>(
     carry: Option<&CpuTensor>,
 ) -> Result<NeuNormGrads<HostMemory>> {
     let (spec, grid) = (&saved.spec, saved.grid);
-    let [mut dx, mut state_grad] = take_grads::<E>(grid)?;
+    let [mut dx, mut state_grad] = take_grads(grid, E::DTYPE)?;
     let weight_grad = Cpu.allocate(&spec.weight_shape(), <E::Acc as Element>::DTYPE)?;
     let inputs = BackwardInputs::of(saved, dy, carry)?;
     sweep_backward(BackwardPass {
@@ -204,7 +205,7 @@ pub fn backward<E: Element>(
         weight_grad: weight_grad.memory.write()?.slice(0, weight_grad.len()),
         state_grad: &mut state_grad.as_mut_slice::<E::Acc>()[..grid.n * grid.s],
     });
-    Ok(grads::<E>(saved, dx, weight_grad, state_grad))
+    Ok(grads(saved, E::DTYPE, dx, weight_grad, state_grad))
 }
 
 #[cfg(test)]

@@ -62,6 +62,8 @@ pub(super) fn forward_planned<E: Element>(
     Ok(NormOutput { y, saved })
 }
 
+// Of no type, and so once in the binary.
+#[inline(never)]
 fn save(call: &NormForward<'_, HostMemory>, statistics: &RowStatistics) -> Result<NormSaved<HostMemory>> {
     let copy = |tensor: Option<&CpuTensor>| tensor.map(copy_of).transpose();
     Ok(NormSaved {

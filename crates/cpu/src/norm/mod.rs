@@ -9,7 +9,28 @@ mod small;
 #[cfg(test)]
 mod tests;
 mod tile;
-pub mod tiny;
+mod tiny;
 
-pub use backward::backward;
-pub use forward::forward;
+use spikenorm_core::Result;
+use spikenorm_core::norm::{NormForward, NormGrads, NormOutput, NormSaved};
+
+use crate::HostMemory;
+use crate::backend::CpuTensor;
+use crate::element::{Element, fast};
+
+pub fn forward<E: Element>(call: &NormForward<'_, HostMemory>) -> Result<NormOutput<HostMemory>> {
+    if tiny::fits(E::DTYPE, call.grid) {
+        tiny::forward::<fast::F32>(call)
+    } else {
+        forward::forward::<E>(call)
+    }
+}
+
+/// What a forward saved does not depend on which way it went.
+pub fn backward<E: Element>(saved: &NormSaved<HostMemory>, dy: &CpuTensor) -> Result<NormGrads<HostMemory>> {
+    if tiny::fits(E::DTYPE, saved.grid) {
+        tiny::backward::<fast::F32>(saved, dy)
+    } else {
+        backward::backward::<E>(saved, dy)
+    }
+}

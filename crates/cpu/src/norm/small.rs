@@ -50,6 +50,8 @@ pub fn from_f64(values: &[f64], shape: &[usize], dtype: DType) -> Result<CpuTens
 }
 
 /// Moves running statistics and counters in place: `(1 − f)·running + f·batch`, variance unbiased.
+// Of no type, and so once in the binary.
+#[inline(never)]
 pub fn update_running(
     update: &spikenorm_core::norm::RunningUpdate<'_, crate::HostMemory>,
     spec: &NormSpec,

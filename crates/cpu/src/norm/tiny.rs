@@ -16,7 +16,7 @@ use crate::HostMemory;
 use crate::backend::CpuTensor;
 use crate::element::{Element, Real};
 use crate::memory::Reading;
-use crate::simd::vectorized;
+use crate::simd::{beyond_baseline, vectorized};
 use crate::tensor_ops::copy_of;
 
 /// Bytes of an input up to which this is the faster way.
@@ -26,14 +26,15 @@ const LANES: usize = 8;
 /// Channels whose sums are taken one after the other before any of them is used: their latencies overlap.
 const BLOCK: usize = 16;
 
-/// Whether a pass over `grid` is to be done here. Only float32 is: calls this small are rare in other types, whose loops
-/// would take tens of kilobytes of the binary each.
-pub fn fits<E: Element>(grid: Grid) -> bool {
-    E::DTYPE == DType::F32
+/// Whether a pass over `grid` is to be done here, as `element::fast::F32`. Calls this small are rare in other types and on
+/// processors of the baseline: loops for them would take tens of kilobytes of the binary each.
+pub fn fits(dtype: DType, grid: Grid) -> bool {
+    dtype == DType::F32
+        && beyond_baseline()
         && grid.t == 1
         && grid.n > 0
         && grid.s >= LANES
-        && grid.len() * size_of::<E>() <= TINY_BYTES
+        && grid.len() * dtype.size() <= TINY_BYTES
 }
 
 /// The rows of one channel, one per sample.

@@ -17,7 +17,7 @@ pub use norms::{neu_norm_backward, neu_norm_forward, norm_backward, norm_forward
 use spikenorm_core::{DType, Result};
 
 use crate::backend::{Cpu, CpuTensor};
-use crate::simd::has_fast_halves;
+use crate::simd::beyond_baseline;
 use crate::tensor_ops::copy_into;
 
 pub fn is_half(dtype: DType) -> bool {
@@ -26,7 +26,7 @@ pub fn is_half(dtype: DType) -> bool {
 
 /// Whether the norms of a dtype go this way, too.
 pub fn is_slow(dtype: DType) -> bool {
-    is_half(dtype) && !has_fast_halves()
+    is_half(dtype) && !beyond_baseline()
 }
 
 fn cast(source: &CpuTensor, dtype: DType) -> Result<CpuTensor> {
