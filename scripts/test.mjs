@@ -58,6 +58,24 @@ async function chooseDriver() {
   process.env.LD_LIBRARY_PATH = [folder, process.env.LD_LIBRARY_PATH].filter(Boolean).join(':')
 }
 
+/** Tests of the CPU backend as processors without AVX2 run it: on one of 2008, which QEMU makes of this one. */
+function testBaseline() {
+  if (process.platform !== 'linux' || process.arch !== 'x64') return
+  if (spawnSync('qemu-x86_64', ['--version']).error) {
+    console.error(
+      'CPU: qemu-x86_64 is not here (Debian: qemu-user); what runs on processors without AVX2 is not tested',
+    )
+    return
+  }
+  console.error('CPU: the backend again, on an emulated processor without AVX2')
+  process.env.CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER = 'qemu-x86_64 -cpu Nehalem'
+  run('cargo', ['test', '--quiet', '-p', 'spikenorm-cpu', '--lib'])
+  delete process.env.CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER
+}
+
 await chooseDriver()
-if (first !== '--ts') run('cargo', ['test', '--quiet', ...rest])
+if (first !== '--ts') {
+  run('cargo', ['test', '--quiet', ...rest])
+  if (rest.length === 0) testBaseline()
+}
 if (first !== '--rust') run('npx', ['vitest', 'run', ...rest])

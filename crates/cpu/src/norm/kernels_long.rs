@@ -1,6 +1,7 @@
 //! Loops for channels with many values in space: one contiguous row per (t, n, c), scalar coefficients.
 //!
-//! Sums run in lanes, short runs of deviations in the type of the arithmetic; what adds up over more is float64.
+//! Sums run in lanes, short runs of squared deviations in the type of the arithmetic. What adds up over more is float64, and
+//! so are all sums of values: a gradient that is the same everywhere sums what the mean is off by.
 
 use spikenorm_core::norm::Moments;
 
@@ -32,18 +33,18 @@ fn fold<A: Real>(lanes: &[A; LANES]) -> f64 {
     wide[0]
 }
 
-/// Σ d and Σ d² of deviations d = x − pivot, in lanes.
+/// Σ x and Σ d² of deviations d = x − pivot, in lanes.
 #[derive(Clone, Copy)]
 struct Deviations<A> {
     pivot: A,
-    sums: [A; LANES],
+    sums: [f64; LANES],
     squares: [A; LANES],
 }
 
 impl<A: Real> Deviations<A> {
     #[inline(always)]
     fn from(pivot: A) -> Self {
-        Self { pivot, sums: [A::default(); LANES], squares: [A::default(); LANES] }
+        Self { pivot, sums: [0.0; LANES], squares: [A::default(); LANES] }
     }
 
     #[inline(always)]
@@ -52,14 +53,16 @@ impl<A: Real> Deviations<A> {
         let (chunks, rest) = run.as_chunks::<LANES>();
         for chunk in chunks {
             for i in 0..LANES {
-                let d = chunk[i].load() - pivot;
-                sums[i] += d;
+                let value = chunk[i].load();
+                let d = value - pivot;
+                sums[i] += value.to_f64();
                 squares[i] += d * d;
             }
         }
         for (i, x) in rest.iter().enumerate() {
-            let d = x.load() - pivot;
-            sums[i] += d;
+            let value = x.load();
+            let d = value - pivot;
+            sums[i] += value.to_f64();
             squares[i] += d * d;
         }
         *self = Self { pivot, sums, squares };
@@ -73,11 +76,11 @@ impl<A: Real> Deviations<A> {
     }
 }
 
-/// Moments from the sums of deviations, if they are exact enough.
+/// Moments from the sum of values and that of their squared deviations from a pivot, if these are exact enough.
 #[inline(always)]
 pub fn moments_about(count: f64, pivot: f64, sum: f64, squares: f64) -> Option<Moments> {
-    let part = Moments::from_deviations(count, pivot, sum, squares);
-    let shift = sum / count;
+    let shift = sum / count - pivot;
+    let part = Moments::from_deviations(count, pivot, shift * count, squares);
     (shift * shift * count <= FAR * FAR * part.m2).then_some(part)
 }
 
@@ -152,8 +155,9 @@ fn two_passes<E: Element>(run: &[E]) -> Moments {
     for run in run.chunks(RUN) {
         let mut about_mean = Deviations::from(E::Acc::from_f64(sum / count));
         about_mean.add(run);
-        let (shift, squares) = (fold(&about_mean.sums), fold(&about_mean.squares));
-        total.merge(Moments::from_deviations(run.len() as f64, about_mean.pivot.to_f64(), shift, squares));
+        let (count, pivot) = (run.len() as f64, about_mean.pivot.to_f64());
+        let sum = fold(&about_mean.sums) - count * pivot;
+        total.merge(Moments::from_deviations(count, pivot, sum, fold(&about_mean.squares)));
     }
     // An infinite or NaN mean stays what it is.
     if total.mean.is_finite() { total } else { Moments { count, mean: sum / count, m2: f64::NAN } }

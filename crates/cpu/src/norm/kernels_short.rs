@@ -15,10 +15,11 @@ use crate::stream::{Fill, write};
 const COLUMNS: usize = 1024;
 /// Slabs whose values are added before the columns' totals are stored, where they do not follow each other in memory.
 const ROWS: usize = 8;
-/// Columns whose totals are at hand for that; see `kernels_long::LANES`.
-const CHUNK: usize = 32;
-/// And of one pair of slabs at a time, whose float64 totals fill the registers sooner.
-const PAIR: usize = CHUNK / 2;
+/// And where they do, in forward; backward, which reads two tensors, takes them one by one.
+const ROWS_IN_ORDER: usize = 4;
+/// Columns whose totals are at hand for that. Measured: of eight pairs of slabs twice as many are better.
+const CHUNK: usize = 16;
+const CHUNK_OF_PAIRS: usize = 32;
 /// Slabs whose deviations are summed before they are folded into float64.
 const RUN: usize = 16 * ROWS;
 
@@ -71,7 +72,7 @@ pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize, cells: &mut [Moments]
         let columns = channels * s;
         let row_of = |n: usize| &tile.slab(x, t, n)[c * s..][..columns];
         let mut pivots = vec![E::Acc::default(); columns];
-        let mut sums = vec![E::Acc::default(); columns];
+        let mut sums = vec![0.0; columns];
         let mut squares = vec![E::Acc::default(); columns];
         for first in (0..tile.n).step_by(RUN) {
             let last = (first + RUN).min(tile.n);
@@ -79,16 +80,18 @@ pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize, cells: &mut [Moments]
             let start = row_of(first);
             let pivot = |i: usize| pivot_of(&cells[c + i], start[i * s]);
             spread((0..channels).map(pivot), s, &mut pivots);
-            sums.fill(E::Acc::default());
+            sums.fill(0.0);
             squares.fill(E::Acc::default());
             let mut n = first;
             while !in_order && n + ROWS <= last {
-                let mut rows: [&[E]; ROWS] = [&[]; ROWS];
-                for (k, row) in rows.iter_mut().enumerate() {
-                    *row = row_of(n + k);
-                }
+                let rows: [&[E]; ROWS] = neighbours(n, row_of);
                 add_deviations(rows, &pivots, &mut sums, &mut squares);
                 n += ROWS;
+            }
+            while n + ROWS_IN_ORDER <= last {
+                let rows: [&[E]; ROWS_IN_ORDER] = neighbours(n, row_of);
+                add_deviations(rows, &pivots, &mut sums, &mut squares);
+                n += ROWS_IN_ORDER;
             }
             for n in n..last {
                 add_deviations([row_of(n)], &pivots, &mut sums, &mut squares);
@@ -104,13 +107,23 @@ pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize, cells: &mut [Moments]
     }
 }
 
-/// Adds the deviations of K slabs to the columns' totals. A chunk of totals is copied, added to and written back, since
+/// Rows `n..n + K`.
+#[inline(always)]
+fn neighbours<'a, E, const K: usize>(n: usize, row_of: impl Fn(usize) -> &'a [E]) -> [&'a [E]; K] {
+    let mut rows: [&[E]; K] = [&[]; K];
+    for (k, row) in rows.iter_mut().enumerate() {
+        *row = row_of(n + k);
+    }
+    rows
+}
+
+/// Adds the values of K slabs and the squares of their deviations to the columns' totals. A chunk of totals is copied, added to and written back, since
 /// the compiler cannot see that the slabs do not overlap with them.
 #[inline(always)]
 fn add_deviations<E: Element, const K: usize>(
     rows: [&[E]; K],
     pivots: &[E::Acc],
-    sums: &mut [E::Acc],
+    sums: &mut [f64],
     squares: &mut [E::Acc],
 ) {
     let (pivots, pivots_left) = pivots.as_chunks::<CHUNK>();
@@ -121,8 +134,9 @@ fn add_deviations<E: Element, const K: usize>(
         for row in rows {
             let x = &row[at * CHUNK..][..CHUNK];
             for i in 0..CHUNK {
-                let d = x[i].load() - pivots[i];
-                sum[i] += d;
+                let value = x[i].load();
+                let d = value - pivots[i];
+                sum[i] += value.to_f64();
                 square[i] += d * d;
             }
         }
@@ -133,8 +147,9 @@ fn add_deviations<E: Element, const K: usize>(
         for (((x, pivot), sum), square) in
             left.iter().zip(pivots_left).zip(&mut *sums_left).zip(&mut *squares_left)
         {
-            let d = x.load() - *pivot;
-            *sum += d;
+            let value = x.load();
+            let d = value - *pivot;
+            *sum += value.to_f64();
             *square += d * d;
         }
     }
@@ -190,11 +205,11 @@ pub fn backward_sums<E: Element>(
             for (k, rows) in pairs.iter_mut().enumerate() {
                 *rows = pair(n + k);
             }
-            add_products::<E, ROWS, CHUNK>(pairs, means, &mut first, &mut second);
+            add_products::<E, ROWS, CHUNK_OF_PAIRS>(pairs, means, &mut first, &mut second);
             n += ROWS;
         }
         for n in n..tile.n {
-            add_products::<E, 1, PAIR>([pair(n)], means, &mut first, &mut second);
+            add_products::<E, 1, CHUNK>([pair(n)], means, &mut first, &mut second);
         }
         for i in 0..channels {
             sums[c + i][0] += total(&first[i * s..][..s]);

@@ -284,6 +284,32 @@ proptest! {
     }
 }
 
+/// What is left of the sum of x̂ is what the mean is off by, as many times as there are values.
+#[test]
+fn a_gradient_that_is_the_same_everywhere_is_none_of_the_weight() {
+    for (n, s) in [(8, 16), (64, 1), (16, 256), (9, 1030), (5, 5000)] {
+        for statistics in [Rows::Shared, Rows::PerStep] {
+            let grid = Grid { t: 4, n, c: 4, s };
+            let mut case = case((statistics, Rows::Shared, Rows::Shared, false), grid, false, DType::F32, 3);
+            case.dy.fill(1.0);
+            for plan in [
+                CpuPlan::Channels { per_tile: 3, steps: 1 },
+                CpuPlan::Channels { per_tile: 4, steps: 4 },
+                CpuPlan::Blocks { rows: 3 },
+            ] {
+                if matches!(plan, CpuPlan::Channels { steps: 1, .. }) && statistics == Rows::Shared {
+                    continue;
+                }
+                let got = case.run(DType::F32, plan);
+                // The gate of the golden cases: 1e-6 of the largest gradient.
+                for value in got.weight {
+                    assert!(value.abs() <= 1e-6, "{value:e} for {grid:?} in {plan:?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn large_tensors_give_the_same_bits_for_any_number_of_threads() {
     // Above every size at which work is handed out, in both plans.
