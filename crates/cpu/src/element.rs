@@ -1,5 +1,5 @@
-//! Element types of activations, and the type each computes in. Conversions are branch-free integer
-//! and float arithmetic, so that loops over half types vectorise and convert in registers.
+//! Element types of activations, and the type each computes in. Half types are converted in registers: here by branch-free
+//! integer and float arithmetic, which vectorises; in `v3` float16 by the processor's instructions.
 
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
@@ -11,11 +11,13 @@ use spikenorm_core::DType;
 use crate::simd::dispatch;
 
 /// Elements on processors that have more than the baseline of x86-64.
+#[cfg(target_arch = "x86_64")]
+pub use crate::v3 as fast;
+
+#[cfg(not(target_arch = "x86_64"))]
 pub mod fast {
-    #[cfg(target_arch = "x86_64")]
-    pub use crate::v3::{BF16, F16, F32};
-    #[cfg(not(target_arch = "x86_64"))]
-    pub use {f32 as F32, half::bf16 as BF16, half::f16 as F16};
+    pub type F32 = f32;
+    pub use half::{bf16 as BF16, f16 as F16};
 }
 
 /// Values of a half type rounded together.
@@ -56,6 +58,7 @@ pub trait Element: Pod + Send + Sync + Default {
     fn load(self) -> Self::Acc;
     /// Rounds to nearest, ties to even.
     fn store(value: Self::Acc) -> Self;
+    /// The same for as many as make whole vectors, where the compiler would not make them of single values.
     #[inline(always)]
     fn store_block(values: &[Self::Acc; BLOCK], out: &mut [Self; BLOCK]) {
         for i in 0..BLOCK {

@@ -15,7 +15,7 @@ use spikenorm_core::DType;
 use crate::element::{BLOCK, Element};
 use crate::simd::V3;
 
-/// A float32 on a processor of x86-64-v3. No tensor is read as this on another: `fits` of the `tiny` modules sees to it.
+/// A float32 on a processor of x86-64-v3. On another no tensor is read as this: `fits` of the `tiny` modules sees to it.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct F32(f32);
@@ -42,7 +42,8 @@ impl Element for F32 {
     }
 }
 
-/// A bfloat16 on a processor of x86-64-v3. No tensor is read as these on another: `with_float!` and `through_float32::is_slow` see to it.
+/// A bfloat16 on a processor of x86-64-v3. On another no tensor is read as this: `with_float!` and `through_float32::is_slow`
+/// see to it.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct BF16(bf16);
@@ -69,7 +70,8 @@ impl Element for BF16 {
     }
 }
 
-/// A float16 on a processor of x86-64-v3. No tensor is read as these on another: `with_float!` and `through_float32::is_slow` see to it.
+/// A float16 on a processor of x86-64-v3. On another no tensor is read as this: `with_float!` and `through_float32::is_slow`
+/// see to it.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct F16(u16);
