@@ -12,7 +12,7 @@ use crate::simd::dispatch;
 
 /// Elements on processors that have more than the baseline of x86-64.
 #[cfg(target_arch = "x86_64")]
-pub use crate::v3 as fast;
+pub(crate) use crate::v3 as fast;
 
 #[cfg(not(target_arch = "x86_64"))]
 pub mod fast {

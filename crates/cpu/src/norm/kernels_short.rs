@@ -117,8 +117,8 @@ fn neighbours<'a, E, const K: usize>(n: usize, row_of: impl Fn(usize) -> &'a [E]
     rows
 }
 
-/// Adds the values of K slabs and the squares of their deviations to the columns' totals. A chunk of totals is copied, added to and written back, since
-/// the compiler cannot see that the slabs do not overlap with them.
+/// Adds the values of K slabs and the squares of their deviations to the columns' totals. A chunk of totals is copied,
+/// added to and written back, since the compiler cannot see that the slabs do not overlap with them.
 #[inline(always)]
 fn add_deviations<E: Element, const K: usize>(
     rows: [&[E]; K],
