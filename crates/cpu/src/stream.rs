@@ -1,4 +1,4 @@
-//! Streaming stores: writing a large result past the caches.
+//! Writing results: half types rounded in registers, and streaming stores, which write a large result past the caches.
 //!
 //! An ordinary store first reads the line it is about to overwrite, and pushes out of the cache what the sums have just
 //! brought there. For a result too large to be found in the cache by whoever reads it next, that is a third more

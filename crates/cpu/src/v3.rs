@@ -15,6 +15,13 @@ use spikenorm_core::DType;
 use crate::element::{BLOCK, Element};
 use crate::simd::V3;
 
+/// Runs a loop over elements of this file.
+#[inline(always)]
+fn vectorize<C: NullaryFnOnce>(call: C) -> C::Output {
+    // SAFETY: the processor is of x86-64-v3, as is the condition of every type here.
+    unsafe { V3::new_unchecked() }.vectorize(call)
+}
+
 /// A float32 on a processor of x86-64-v3. On another no tensor is read as this: `fits` of the `tiny` modules sees to it.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(transparent)]
@@ -37,8 +44,7 @@ impl Element for F32 {
 
     #[inline(always)]
     fn vectorize<C: NullaryFnOnce>(call: C) -> C::Output {
-        // SAFETY: the processor is of x86-64-v3, as is the type's condition.
-        unsafe { V3::new_unchecked() }.vectorize(call)
+        vectorize(call)
     }
 }
 
@@ -65,8 +71,7 @@ impl Element for BF16 {
 
     #[inline(always)]
     fn vectorize<C: NullaryFnOnce>(call: C) -> C::Output {
-        // SAFETY: the processor is of x86-64-v3, as is the type's condition.
-        unsafe { V3::new_unchecked() }.vectorize(call)
+        vectorize(call)
     }
 }
 
@@ -111,8 +116,7 @@ impl Element for F16 {
 
     #[inline(always)]
     fn vectorize<C: NullaryFnOnce>(call: C) -> C::Output {
-        // SAFETY: the processor is of x86-64-v3, as is the type's condition.
-        unsafe { V3::new_unchecked() }.vectorize(call)
+        vectorize(call)
     }
 }
 

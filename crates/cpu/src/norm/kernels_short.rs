@@ -2,7 +2,8 @@
 //! treated as vectors of columns, with what belongs to a channel repeated S times. Vectorises for any S.
 //!
 //! Sums take several slabs at a time: the columns' totals are loaded and stored less often, and several streams from memory
-//! hide its latency. Not where slabs follow each other: one stream in order is what memory and its prefetchers are best at.
+//! hide its latency. Where slabs follow each other, fewer: one stream in order is what memory and its prefetchers are best
+//! at.
 
 use spikenorm_core::norm::Moments;
 
