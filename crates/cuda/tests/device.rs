@@ -7,7 +7,7 @@ mod support;
 
 use std::sync::OnceLock;
 
-use spikenorm_core::norm::{Layout, NormForward, Rows, RunningUpdate, Statistics};
+use spikenorm_core::norm::{CudaPass, CudaPlan, Layout, NormForward, Rows, RunningUpdate, Statistics};
 use spikenorm_core::{DType, ErrorCode, Grid, NeuNormForward, NeuNormSpec, Tensor};
 use spikenorm_cuda::driver::{Cuda, DeviceMemory, probe};
 use support::buffer::{Buffer, rounded};
@@ -30,9 +30,9 @@ fn device() -> Option<&'static Cuda> {
     .as_ref()
 }
 
-/// Whether the driver is the one of emulation/driver: the same claims, on shapes that a host can run.
-fn is_emulated(cuda: &Cuda) -> bool {
-    cuda.name().unwrap().contains("emulated")
+/// The same claims on shapes that a host can run, or a GPU under a tool that looks at every access.
+fn wants_small(cuda: &Cuda) -> bool {
+    cuda.name().unwrap().contains("emulated") || std::env::var_os("SPIKENORM_SMALL").is_some()
 }
 
 fn upload(cuda: &Cuda, values: &[f64], shape: &[usize], dtype: DType) -> Tensor<DeviceMemory> {
@@ -56,7 +56,8 @@ fn without_a_usable_device_opening_one_fails_with_a_reason_and_does_not_panic() 
     }
 }
 
-fn check_norm(cuda: &Cuda, case: &Case, seed: u64) -> Result<Vec<u8>, String> {
+/// A forward and a backward under running and under batch statistics, by the plans given or those of the launcher.
+fn check_norm(cuda: &Cuda, case: &Case, seed: u64, plans: Option<[&CudaPlan; 2]>) -> Result<Vec<u8>, String> {
     let norm = NormCase::new(case, seed);
     let (p, Grid { t, n, c, s }) = (case.dtype.parameter(), case.grid);
     let shape = [t, n, c, s];
@@ -78,23 +79,32 @@ fn check_norm(cuda: &Cuda, case: &Case, seed: u64) -> Result<Vec<u8>, String> {
         let counters = cuda.upload(counts, &[norm.inputs.counters.len()], DType::I64).unwrap();
         let update =
             RunningUpdate { mean: &mean, var: &var, counters: &counters, momentum: norm.inputs.momentum };
-        let output = cuda
-            .norm_forward(&NormForward {
-                spec: &norm.spec,
-                grid: case.grid,
-                x: &x,
-                weight: weight.as_ref(),
-                bias: bias.as_ref(),
-                scale: scale.as_ref(),
-                statistics: if frozen {
-                    Statistics::Running { mean: &mean, var: &var }
-                } else {
-                    Statistics::Batch(Some(update))
-                },
-                record: true,
-            })
-            .unwrap();
-        let grads = cuda.norm_backward(&output.saved.unwrap(), &dy).unwrap();
+        let call = NormForward {
+            spec: &norm.spec,
+            grid: case.grid,
+            x: &x,
+            weight: weight.as_ref(),
+            bias: bias.as_ref(),
+            scale: scale.as_ref(),
+            statistics: if frozen {
+                Statistics::Running { mean: &mean, var: &var }
+            } else {
+                Statistics::Batch(Some(update))
+            },
+            record: true,
+        };
+        let (output, grads) = match plans {
+            Some([forward, backward]) if !frozen => {
+                let output = cuda.norm_forward_by(&call, forward).unwrap();
+                let grads = cuda.norm_backward_by(output.saved.as_ref().unwrap(), &dy, backward).unwrap();
+                (output, grads)
+            }
+            _ => {
+                let output = cuda.norm_forward(&call).unwrap();
+                let grads = cuda.norm_backward(output.saved.as_ref().unwrap(), &dy).unwrap();
+                (output, grads)
+            }
+        };
         compare("y", &download(cuda, &output.y), &expected.y, case.dtype, 0.0)?;
         compare("running_mean", &download(cuda, &mean), &expected.running_mean, p, 0.0)?;
         compare("running_var", &download(cuda, &var), &expected.running_var, p, 0.0)?;
@@ -128,7 +138,7 @@ fn every_variant_and_dtype_matches_the_reference_with_the_same_bits_twice() {
     ];
     // One by cluster, one cooperative, one with many channels and one block each.
     let small = [grid(2, 8, 2, 49), grid(1, 40, 1, 7), grid(2, 4, 12, 1)];
-    let shapes = if is_emulated(cuda) { &small[..] } else { &shapes[..] };
+    let shapes = if wants_small(cuda) { &small[..] } else { &shapes[..] };
     let mut seed = 0;
     for &shape in shapes {
         for variant in Variant::ALL {
@@ -142,10 +152,40 @@ fn every_variant_and_dtype_matches_the_reference_with_the_same_bits_twice() {
                     offset: 0,
                     data: Data::Plain,
                 };
-                let first = check_norm(cuda, &case, seed).unwrap_or_else(|why| panic!("{why}\n{case:?}"));
-                let again = check_norm(cuda, &case, seed).unwrap_or_else(|why| panic!("{why}\n{case:?}"));
+                let first =
+                    check_norm(cuda, &case, seed, None).unwrap_or_else(|why| panic!("{why}\n{case:?}"));
+                let again =
+                    check_norm(cuda, &case, seed, None).unwrap_or_else(|why| panic!("{why}\n{case:?}"));
                 assert!(first == again, "other bits the second time: {case:?}");
             }
+        }
+    }
+}
+
+#[test]
+fn every_plan_that_is_considered_gives_the_values_of_the_reference() {
+    let Some(cuda) = device() else { return };
+    let shapes = [
+        (Variant::TemporalEffective, grid(4, 32, 64, 196), DType::F32),
+        (Variant::TemporalEffective, grid(4, 32, 24, 49), DType::F16),
+        (Variant::ThroughTime, grid(3, 300, 130, 1), DType::F32),
+        (Variant::ThresholdDependent, grid(2, 6, 3, 6400), DType::BF16),
+        (Variant::ThroughTime, grid(10, 16, 8, 256), DType::F64),
+    ];
+    let small = [(Variant::TemporalEffective, grid(2, 6, 5, 36), DType::F32)];
+    for &(variant, shape, dtype) in if wants_small(cuda) { &small[..] } else { &shapes[..] } {
+        let case =
+            Case { variant, grid: shape, layout: Layout::Contiguous, dtype, offset: 0, data: Data::Plain };
+        let all = |pass| CudaPlan::all(pass, shape, Layout::Contiguous, dtype, 16, cuda.limits()).unwrap();
+        let (mut forward, mut backward) = (all(CudaPass::Forward), all(CudaPass::Backward));
+        forward.dedup();
+        backward.dedup();
+        let count = forward.len().max(backward.len());
+        assert!(count > 20, "{count} plans");
+        for index in 0..count {
+            let plans = [&forward[index % forward.len()], &backward[index % backward.len()]];
+            let result = check_norm(cuda, &case, 7, Some(plans));
+            result.unwrap_or_else(|why| panic!("{why}\n{case:?}\n{plans:#?}"));
         }
     }
 }

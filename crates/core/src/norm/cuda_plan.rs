@@ -41,7 +41,7 @@ impl CudaDevice {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CudaPass {
     /// Statistics of the input, then y.
     Forward,
@@ -144,9 +144,8 @@ impl CudaPlan {
         alignment: usize,
         device: &CudaDevice,
     ) -> Result<Self> {
-        let cost = |plan: &Self| cuda_cost::of(&plan.load(device), device);
         let plans = Self::all(pass, grid, layout, dtype, alignment, device)?;
-        match plans.into_iter().min_by(|a, b| cost(a).total_cmp(&cost(b))) {
+        match plans.into_iter().min_by(|a, b| a.cost(device).total_cmp(&b.cost(device))) {
             Some(plan) => Ok(plan),
             None => bail!(Shape, "input: a tile of {} time steps does not fit in a CUDA block", grid.t),
         }
@@ -193,6 +192,11 @@ impl CudaPlan {
     /// Sweeps a member makes over its rows: more than one when they do not fit.
     pub fn chunks(&self) -> usize {
         self.rows.div_ceil(self.team).div_ceil(self.chunk_rows)
+    }
+
+    /// What [`cuda_cost`] ranks it by; lower is better.
+    pub fn cost(&self, device: &CudaDevice) -> f64 {
+        cuda_cost::of(&self.load(device), device)
     }
 
     fn load(&self, device: &CudaDevice) -> Load {

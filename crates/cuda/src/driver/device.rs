@@ -11,6 +11,7 @@ use spikenorm_core::norm::CudaDevice;
 use spikenorm_core::{Error, ErrorCode, Result};
 
 use super::blas::Blas;
+use super::plans::Plans;
 use super::report::find_devices;
 use super::stream::Stream;
 use super::words::Words;
@@ -32,6 +33,7 @@ pub struct Cuda {
     module: Arc<CudaModule>,
     functions: Mutex<HashMap<String, CudaFunction>>,
     pub(super) words: Words,
+    pub(super) plans: Plans,
 }
 
 /// Number of devices, or why CUDA cannot be used here.
@@ -84,6 +86,7 @@ impl Cuda {
             module,
             functions: Mutex::default(),
             words: Words::default(),
+            plans: Plans::default(),
         })
     }
 

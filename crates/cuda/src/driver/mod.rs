@@ -17,6 +17,7 @@ mod launch;
 mod memory;
 mod neu_norm;
 mod norm;
+mod plans;
 mod pool;
 mod report;
 mod stream;

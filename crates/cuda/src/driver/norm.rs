@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use spikenorm_core::norm::{
-    CudaPass, CudaPlan, Layout, NormForward, NormGrads, NormOutput, NormSaved, NormSpec, Statistics,
+    CudaPass, CudaPlan, NormForward, NormGrads, NormOutput, NormSaved, NormSpec, Statistics,
 };
 use spikenorm_core::{Result, Tensor};
 
-use super::memory::{address, address_of, alignment};
+use super::memory::{address, address_of};
 use super::{Cuda, DeviceMemory};
 use crate::launches::{Workspace, norm_launches};
 use crate::params::NormParams;
@@ -45,15 +45,24 @@ impl Scratch {
 
 impl Cuda {
     pub fn norm_forward(&self, call: &NormForward<'_, DeviceMemory>) -> Result<NormOutput<DeviceMemory>> {
-        let (spec, grid, parameter) = (call.spec, call.grid, call.x.dtype.parameter());
-        let y = self.empty(&call.x.shape, call.x.dtype)?;
         let batch_statistics = matches!(call.statistics, Statistics::Batch(_));
         let pass = if batch_statistics { CudaPass::Forward } else { CudaPass::Apply };
-        let aligned = alignment(&[address(call.x), address(&y)]);
-        let plan = CudaPlan::new(pass, grid, Layout::Contiguous, call.x.dtype, aligned, &self.limits)?;
+        let plan = self.norm_plan(pass, call.grid, call.x.dtype, &[address(call.x)])?;
+        self.norm_forward_by(call, &plan)
+    }
+
+    /// The same by a plan for this pass, shape, dtype and alignment.
+    pub fn norm_forward_by(
+        &self,
+        call: &NormForward<'_, DeviceMemory>,
+        plan: &CudaPlan,
+    ) -> Result<NormOutput<DeviceMemory>> {
+        let (spec, grid, parameter) = (call.spec, call.grid, call.x.dtype.parameter());
+        let batch_statistics = matches!(call.statistics, Statistics::Batch(_));
+        let y = self.empty(&call.x.shape, call.x.dtype)?;
         // The halves of a pass in several launches meet in the statistics, so they are there in any case.
         let statistics = self.empty(&[3, spec.statistics.count(grid.t), grid.c], parameter)?;
-        let scratch = Scratch::new(self, &plan, spec, false)?;
+        let scratch = Scratch::new(self, plan, spec, false)?;
         let mut params = NormParams {
             x: address(call.x),
             out: address(&y),
@@ -61,7 +70,7 @@ impl Cuda {
             bias: address_of(call.bias),
             scale: address_of(call.scale),
             statistics: address(&statistics),
-            ..scratch.addresses(NormParams::new(spec, &plan, batch_statistics))
+            ..scratch.addresses(NormParams::new(spec, plan, batch_statistics))
         };
         match &call.statistics {
             Statistics::Batch(None) => {}
@@ -79,7 +88,7 @@ impl Cuda {
         // Copies first: a launch moves the running statistics, and nothing may fail after it.
         let saved =
             if call.record { Some(self.save(call, statistics.clone(), batch_statistics)?) } else { None };
-        norm_launches(&plan, &params).iter().try_for_each(|launch| self.launch(launch))?;
+        norm_launches(plan, &params).iter().try_for_each(|launch| self.launch(launch))?;
         drop((scratch, statistics));
         Ok(NormOutput { y, saved })
     }
@@ -108,18 +117,21 @@ impl Cuda {
         saved: &NormSaved<DeviceMemory>,
         dy: &Tensor<DeviceMemory>,
     ) -> Result<NormGrads<DeviceMemory>> {
+        let addresses = [address(&saved.x), address(dy)];
+        let plan = self.norm_plan(CudaPass::Backward, saved.grid, dy.dtype, &addresses)?;
+        self.norm_backward_by(saved, dy, &plan)
+    }
+
+    /// The same by a plan for this pass, shape, dtype and alignment.
+    pub fn norm_backward_by(
+        &self,
+        saved: &NormSaved<DeviceMemory>,
+        dy: &Tensor<DeviceMemory>,
+        plan: &CudaPlan,
+    ) -> Result<NormGrads<DeviceMemory>> {
         let spec = &saved.spec;
         let dx = self.empty(&saved.x.shape, saved.x.dtype)?;
-        let aligned = alignment(&[address(&saved.x), address(dy), address(&dx)]);
-        let plan = CudaPlan::new(
-            CudaPass::Backward,
-            saved.grid,
-            Layout::Contiguous,
-            dy.dtype,
-            aligned,
-            &self.limits,
-        )?;
-        let scratch = Scratch::new(self, &plan, spec, saved.scale.is_some())?;
+        let scratch = Scratch::new(self, plan, spec, saved.scale.is_some())?;
         let like =
             |x: &Option<Tensor<DeviceMemory>>| x.as_ref().map(|x| self.empty(&x.shape, x.dtype)).transpose();
         let grads = NormGrads {
@@ -139,9 +151,9 @@ impl Cuda {
             weight_grad: address_of(grads.weight.as_ref()),
             bias_grad: address_of(grads.bias.as_ref()),
             scale_grad: address_of(grads.scale.as_ref()),
-            ..scratch.addresses(NormParams::new(spec, &plan, saved.batch_statistics))
+            ..scratch.addresses(NormParams::new(spec, plan, saved.batch_statistics))
         };
-        norm_launches(&plan, &params).iter().try_for_each(|launch| self.launch(launch))?;
+        norm_launches(plan, &params).iter().try_for_each(|launch| self.launch(launch))?;
         Ok(grads)
     }
 }

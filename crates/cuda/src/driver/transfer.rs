@@ -64,7 +64,7 @@ impl Cuda {
     }
 
     /// A tensor of its own with the same values.
-    pub(super) fn duplicate(&self, x: &Tensor<DeviceMemory>) -> Result<Tensor<DeviceMemory>> {
+    pub fn duplicate(&self, x: &Tensor<DeviceMemory>) -> Result<Tensor<DeviceMemory>> {
         let copy = self.empty(&x.shape, x.dtype)?;
         if !x.is_empty() {
             self.copy_bytes(address(&copy), address(x), x.bytes())?;
