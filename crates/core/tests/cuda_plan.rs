@@ -94,7 +94,7 @@ fn check_fits(plan: &CudaPlan, device: &CudaDevice, alignment: usize) -> Result<
         TeamSync::Cluster => prop_assert!(plan.team <= device.max_cluster && plan.teams == plan.tiles),
         TeamSync::Cooperative => {
             prop_assert!(device.cooperative);
-            prop_assert!(plan.blocks() <= device.multiprocessors * device.resident(plan.offsets.total));
+            prop_assert!(plan.blocks() <= device.multiprocessors * device.resident(plan.threads, plan.offsets.total));
         }
         TeamSync::Launches => prop_assert_eq!(plan.teams, plan.tiles),
     }

@@ -99,6 +99,16 @@ inline unsigned float_to_bits(float value) {
 }
 inline float half_to_float(unsigned short bits) { return bits_to_float(emulation::half_to_float_bits(bits)); }
 inline unsigned short float_to_half(float value) { return emulation::float_to_half_bits(value); }
+inline unsigned floats_to_halves(float first, float second) {
+    return float_to_half(first) | static_cast<unsigned>(float_to_half(second)) << 16;
+}
+constexpr bool kConvertsBFloat16 = false;
+inline unsigned floats_to_bfloats(float, float) { return 0; }
+inline float magnitude(float value) { return std::fabs(value); }
+inline double magnitude(double value) { return std::fabs(value); }
+inline float larger(float a, float b) { return std::fmax(a, b); }
+inline double larger(double a, double b) { return std::fmax(a, b); }
+inline float reciprocal_of(float value) { return 1.0f / value; }
 inline float fused(float a, float b, float c) { return std::fma(a, b, c); }
 inline double fused(double a, double b, double c) { return std::fma(a, b, c); }
 inline double square_root(double value) { return std::sqrt(value); }

@@ -139,11 +139,36 @@ SPIKENORM_DEVICE unsigned short float_to_half(float value) {
     return bits;
 }
 
+// Two at a time, the first in the low half.
+SPIKENORM_DEVICE unsigned floats_to_halves(float first, float second) {
+    unsigned bits;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
+    return bits;
+}
+
+#if __CUDA_ARCH__ >= 800
+constexpr bool kConvertsBFloat16 = true;
+SPIKENORM_DEVICE unsigned floats_to_bfloats(float first, float second) {
+    unsigned bits;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
+    return bits;
+}
+#else
+constexpr bool kConvertsBFloat16 = false;
+SPIKENORM_DEVICE unsigned floats_to_bfloats(float, float) { return 0; }
+#endif
+
 SPIKENORM_DEVICE float bits_to_float(unsigned bits) { return __uint_as_float(bits); }
 SPIKENORM_DEVICE unsigned float_to_bits(float value) { return __float_as_uint(value); }
 
 SPIKENORM_DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 SPIKENORM_DEVICE double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
+SPIKENORM_DEVICE float magnitude(float value) { return fabsf(value); }
+SPIKENORM_DEVICE double magnitude(double value) { return fabs(value); }
+// The larger, NaN left out.
+SPIKENORM_DEVICE float larger(float a, float b) { return fmaxf(a, b); }
+SPIKENORM_DEVICE double larger(double a, double b) { return fmax(a, b); }
+SPIKENORM_DEVICE float reciprocal_of(float value) { return __frcp_rn(value); }
 SPIKENORM_DEVICE double square_root(double value) { return __dsqrt_rn(value); }
 SPIKENORM_DEVICE float square_root(float value) { return __fsqrt_rn(value); }
 SPIKENORM_DEVICE double exponential(double value) { return exp(value); }

@@ -20,19 +20,37 @@ struct BackwardCoefficients {
     P outer;  // i w, or i
 };
 
-// Sums of dy and of dy * (x - centre), the centre being the mean's high part.
+// Sums of dy and of dy * (x - base).
 template <typename P>
 struct SumGradients {
-    P centre;
-    Compensated<P> a, b;
-    SPIKENORM_DEVICE void add(P x, P dy) {
-        a.add(dy);
-        const Exact<P> d = exact_difference(x, centre);
-        const P term = dy * d.value;
-        b.add(term, fused(dy, d.rest, fused(dy, d.value, -term)));
+    P base, bound;
+    Accumulator<P> a, b;
+    template <int N>
+    SPIKENORM_DEVICE void add(const P (&x)[N], const P (&dy)[N]) {
+        P d[N];
+        P largest = P(0), largest_dy = P(0);
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            d[i] = x[i] - base;
+            largest = larger(largest, magnitude(d[i]));
+            largest_dy = larger(largest_dy, magnitude(dy[i]));
+        }
+        a.expect(largest_dy, bound);
+        b.expect(largest_dy * largest, bound);
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            a.add(dy[i]);
+            b.add_product(dy[i], d[i]);
+        }
     }
-    SPIKENORM_DEVICE Pair sums() const { return {a.total(), b.total()}; }
+    SPIKENORM_DEVICE Pair sums() const { return {a.total(bound), b.total(bound)}; }
 };
+
+// What x is counted from in the sums of a row.
+template <typename P>
+SPIKENORM_DEVICE P base_of(const RowStatistics<P>& row) {
+    return magnitude(row.mean.high) * row.inverse > P(kFarBeyondSpread) ? row.mean.high : P(0);
+}
 
 template <typename P>
 struct Differentiate {
@@ -65,14 +83,15 @@ SPIKENORM_DEVICE Pair row_mean(const NormParams& p, unsigned row, unsigned chann
     Pair mean{0.0, 0.0};
     if (!p.batch_statistics) return mean;
     const bool per_step = p.statistics_stride != 0;
-    const double count = values_before(p, p.rows) * (per_step ? 1u : p.all_steps);
+#pragma unroll 1
     for (unsigned t = per_step ? row : 0; t < (per_step ? row + 1 : p.all_steps); ++t) {
         const double gain = inner_gain<P>(p, t, channel);
         const Pair sums = cell(t);
         mean.a += gain * sums.a;
         mean.b += gain * sums.b;
     }
-    return {mean.a / count, mean.b / count};
+    const double per_value = p.per_cell * p.per_step;
+    return {mean.a * per_value, mean.b * per_value};
 }
 
 // dweight or dbias of one row and channel: sum of p * (S2 or S1) over the row's steps.
@@ -80,6 +99,7 @@ template <typename P, class Cell>
 SPIKENORM_DEVICE void write_gradient(const NormParams& p, void* gradient, unsigned stride, unsigned row, unsigned channel,
                                      double Pair::*which, Cell cell) {
     double sum = 0.0;
+#pragma unroll 1
     for (unsigned t = stride != 0 ? row : 0; t < (stride != 0 ? row + 1 : p.all_steps); ++t) {
         sum += scale_of<P>(p, t) * (cell(t).*which);
     }
@@ -89,13 +109,13 @@ SPIKENORM_DEVICE void write_gradient(const NormParams& p, void* gradient, unsign
 // Parameter gradients of one channel for step t's row; rows shared over time are step 0's.
 template <typename P, class Cell>
 SPIKENORM_DEVICE void write_gradients(const NormParams& p, unsigned t, unsigned channel, Cell cell) {
-    if (p.weight_grad != nullptr && (t == 0 || p.weight_stride != 0)) {
-        write_gradient<P>(p, p.weight_grad, p.weight_stride, t, channel, &Pair::b, cell);
+    if (p.weight_out != nullptr && (t == 0 || p.weight_stride != 0)) {
+        write_gradient<P>(p, p.weight_out, p.weight_stride, t, channel, &Pair::b, cell);
     }
-    if (p.bias_grad != nullptr && (t == 0 || p.bias_stride != 0)) {
-        write_gradient<P>(p, p.bias_grad, p.bias_stride, t, channel, &Pair::a, cell);
+    if (p.bias_out != nullptr && (t == 0 || p.bias_stride != 0)) {
+        write_gradient<P>(p, p.bias_out, p.bias_stride, t, channel, &Pair::a, cell);
     }
-    if (p.scale_grad != nullptr) {
+    if (p.scale_out != nullptr) {
         const Pair sums = cell(t);
         const double weight = entry<P>(p.weight, p.weight_stride, t, channel, 1.0);
         const double bias = entry<P>(p.bias, p.bias_stride, t, channel, 0.0);
@@ -105,7 +125,7 @@ SPIKENORM_DEVICE void write_gradients(const NormParams& p, unsigned t, unsigned 
 
 // dscale from the terms of all channels, by the last block: a warp per step, lanes over channels.
 template <typename P>
-SPIKENORM_DEVICE void write_scale_gradient(const NormParams& p) {
+SPIKENORM_DEVICE void write_scale_outient(const NormParams& p) {
     const unsigned lane = thread_index() % 32;
     for (unsigned t = thread_index() / 32; t < p.all_steps; t += thread_count() / 32) {
         double sum = 0.0;
@@ -113,7 +133,7 @@ SPIKENORM_DEVICE void write_scale_gradient(const NormParams& p) {
             sum += load_fresh(p.scale_terms + static_cast<unsigned long long>(t) * p.channels + c);
         }
         sum = warp_sum(sum);
-        if (lane == 0) static_cast<P*>(p.scale_grad)[t] = static_cast<P>(sum);
+        if (lane == 0) static_cast<P*>(p.scale_out)[t] = static_cast<P>(sum);
     }
 }
 
@@ -148,10 +168,10 @@ SPIKENORM_DEVICE void norm_backward(const NormParams& p) {
     for (unsigned tile = b.team; tile < p.tiles; tile += p.teams) {
         b.enter_tile(tile);
         const unsigned chunks = b.chunks();
-        const auto load_chunk = [&](unsigned chunk) {
+        const auto fetch = [&](unsigned chunk) {
             b.enter_chunk(chunk);
-            move_chunk<false>(b, p.x, 0);
-            move_chunk<false>(b, p.dy, 1);
+            load_chunk(b, p.x, 0);
+            load_chunk(b, p.dy, 1);
             copy_wait();
         };
         if (p.phase != SPIKENORM_PHASE_APPLY) {
@@ -160,18 +180,20 @@ SPIKENORM_DEVICE void norm_backward(const NormParams& p) {
                 rows_of_cells[t * p.tile_channels + c] = saved_row<P>(p, p.first_step + t, b.channel + c);
             });
             for (unsigned chunk = 0; chunk < chunks; ++chunk) {
-                load_chunk(chunk);
+                fetch(chunk);
                 block_sync();
-                Lanes::template visit<2, true>(b, [&](unsigned t, unsigned c) {
-                    return SumGradients<P>{rows_of_cells[t * p.tile_channels + c].mean.high, {P(0), P(0)}, {P(0), P(0)}};
+                Lanes::template sum<2>(b, [&](unsigned t, unsigned c, P bound) {
+                    const P base = base_of(rows_of_cells[t * p.tile_channels + c]);
+                    return SumGradients<P>{base, bound, Accumulator<P>::empty(), Accumulator<P>::empty()};
                 });
                 block_sync();
                 for_each_cell(b, [&](unsigned t, unsigned c) {
                     const unsigned cell = t * p.tile_channels + c;
                     const Pair sums = sum_parts(b, cell);
                     const RowStatistics<P>& row = rows_of_cells[cell];
+                    const double from_base = (static_cast<double>(row.mean.high) - base_of(row)) + row.mean.low;
                     b.results()[cell].a += sums.a;
-                    b.results()[cell].b += (sums.b - sums.a * row.mean.low) * row.inverse;
+                    b.results()[cell].b += (sums.b - sums.a * from_base) * row.inverse;
                 });
             }
             publish(b);
@@ -182,7 +204,7 @@ SPIKENORM_DEVICE void norm_backward(const NormParams& p) {
         }
         const unsigned row_step = p.statistics_stride != 0 ? p.tile_channels : 0;
         if (whole) {
-            merge_members<MergeSums>(b);
+            merge_sums(b);
             block_sync();
             for_each_cell(b, [&](unsigned t, unsigned c) {
                 const auto cell = [&](unsigned step) { return b.merged()[step * p.tile_channels + c]; };
@@ -205,21 +227,19 @@ SPIKENORM_DEVICE void norm_backward(const NormParams& p) {
         });
         for (unsigned chunk = chunks; chunk-- > 0;) {
             if (!whole || chunk + 1 < chunks) {
-                load_chunk(chunk);
+                fetch(chunk);
             } else {
                 b.enter_chunk(chunk);
             }
             block_sync();
-            Lanes::template visit<2, false>(b, [&](unsigned t, unsigned c) {
+            Lanes::template apply<2>(b, p.out, [&](unsigned t, unsigned c) {
                 return Differentiate<P>{coefficients[t * p.tile_channels + c]};
             });
             block_sync();
-            move_chunk<true>(b, p.out, 1);
-            block_sync();
         }
-        if (whole && p.scale_grad != nullptr && b.member == 0) {
+        if (whole && p.scale_out != nullptr && b.member == 0) {
             if (is_last_block(p.barriers, p.tiles, reinterpret_cast<unsigned*>(b.partial()))) {
-                write_scale_gradient<P>(p);
+                write_scale_outient<P>(p);
             }
             block_sync();
         }
@@ -253,10 +273,10 @@ SPIKENORM_DEVICE void combine_backward(const NormParams& p) {
         }
         write_gradients<P>(p, t, channel, cell);
     }
-    if (p.scale_grad != nullptr) {
+    if (p.scale_out != nullptr) {
         const unsigned blocks = static_cast<unsigned>((threads + thread_count() - 1) / thread_count());
         if (is_last_block(p.barriers, blocks, reinterpret_cast<unsigned*>(dynamic_shared()))) {
-            write_scale_gradient<P>(p);
+            write_scale_outient<P>(p);
         }
     }
 }

@@ -1,8 +1,8 @@
 // Forward of the batch norm family: y = p_t * (w * (x - mean_r) * i_r + b), i_r = 1 / sqrt(var_r + eps).
 //
-// Per cell, two passes over the tile in shared memory: the mean, as a deviation from the channel's very
-// first value (the pivot, the same for every block), then the squared deviations from that mean as rounded,
-// which also yield what it was off by. Never a difference of sums of squares.
+// Per cell, two passes over the tile in shared memory: the mean, roughly, as a deviation from the channel's very
+// first value (the pivot, the same for every block), then the squared deviations from that centre and, without
+// rounding errors, the sum that says how far off it was. Never a difference of sums of squares.
 #pragma once
 
 #include "team.cuh"
@@ -22,30 +22,61 @@ struct RowStatistics {
     P inverse;
 };
 
+// Sums of deviations from the pivot, and of their magnitudes.
 template <typename P>
 struct SumFromPivot {
     P pivot, a, b;
-    SPIKENORM_DEVICE void add(P x, P) { a += x - pivot; }
+    template <int N>
+    SPIKENORM_DEVICE void add(const P (&x)[N], const P (&)[N]) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            const P d = x[i] - pivot;
+            a += d;
+            b += magnitude(d);
+        }
+    }
     SPIKENORM_DEVICE Pair sums() const { return {a, b}; }
 };
 
+// Where values are to be counted from so that no difference is rounded: from a centre far beyond their spread, since
+// numbers within a factor of two of each other have exact differences (Sterbenz); else from zero.
+constexpr int kFarBeyondSpread = 16;
+
+// Sums of deviations from the base, and of squared deviations from the centre.
 template <typename P>
 struct SumFromCentre {
-    P centre;
-    Compensated<P> a;
+    P centre, base, bound;
+    Accumulator<P> a;
     P b;
-    SPIKENORM_DEVICE void add(P x, P) {
-        const Exact<P> d = exact_difference(x, centre);
-        a.add(d.value, d.rest);
-        b = fused(d.value, d.value, b);
+    template <int N>
+    SPIKENORM_DEVICE void add(const P (&x)[N], const P (&)[N]) {
+        P d[N];
+        P largest = P(0);
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            d[i] = x[i] - base;
+            largest = larger(largest, magnitude(d[i]));
+        }
+        a.expect(largest, bound);
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            a.add(d[i]);
+            const P e = x[i] - centre;
+            b = fused(e, e, b);
+        }
     }
-    SPIKENORM_DEVICE Pair sums() const { return {a.total(), b}; }
+    SPIKENORM_DEVICE Pair sums() const { return {a.total(bound), b}; }
 };
 
 template <typename P>
 struct Normalise {
     ForwardCoefficients<P> k;
     SPIKENORM_DEVICE P operator()(P x, P) const { return fused(deviation(x, k.mean), k.gain, k.offset); }
+};
+
+template <typename P>
+struct Centre {
+    P centre, base;
 };
 
 // The pivot of channel c: its first value of the first step.
@@ -59,30 +90,39 @@ template <class Lanes, typename T>
 SPIKENORM_DEVICE void add_chunk(const Block<T>& b, const typename Element<T>::P* pivots) {
     using P = typename Element<T>::P;
     const NormParams& p = b.p;
-    const double before = values_before(p, b.first) - values_before(p, b.begin);
-    const double count = values_before(p, b.first + b.rows) - values_before(p, b.first);
-    P* centre = b.template coefficients<P>();
+    const double before = values_between(p, b.begin, b.first);
+    const double count = values_between(p, b.first, b.first + b.rows);
+    const double per_value = 1.0 / count;
+    Centre<P>* centres = b.template coefficients<Centre<P>>();
 
-    Lanes::template visit<1, true>(b, [&](unsigned, unsigned c) { return SumFromPivot<P>{pivots[c], P(0), P(0)}; });
-    block_sync();
-    for_each_cell(b, [&](unsigned t, unsigned c) {
-        const unsigned cell = t * p.tile_channels + c;
-        centre[cell] = static_cast<P>(pivots[c] + sum_parts(b, cell).a / count);
-    });
-    block_sync();
-    Lanes::template visit<1, true>(b, [&](unsigned t, unsigned c) {
-        return SumFromCentre<P>{centre[t * p.tile_channels + c], {P(0), P(0)}, P(0)};
-    });
+    Lanes::template sum<1>(b, [&](unsigned, unsigned c, P) { return SumFromPivot<P>{pivots[c], P(0), P(0)}; });
     block_sync();
     for_each_cell(b, [&](unsigned t, unsigned c) {
         const unsigned cell = t * p.tile_channels + c;
         const Pair sums = sum_parts(b, cell);
-        const double shift = sums.a / count;
-        const double m2 = sums.b - sums.a * shift;
-        const double mean = (static_cast<double>(centre[cell]) - pivots[c]) + shift;
-        Moments all{before, b.results()[cell].a, b.results()[cell].b};
+        const P centre = static_cast<P>(pivots[c] + sums.a * per_value);
+        const bool far = magnitude(centre) > kFarBeyondSpread * (sums.b * per_value);
+        centres[cell] = {centre, far ? centre : P(0)};
+    });
+    block_sync();
+    Lanes::template sum<1>(b, [&](unsigned t, unsigned c, P bound) {
+        const Centre<P> k = centres[t * p.tile_channels + c];
+        return SumFromCentre<P>{k.centre, k.base, bound, Accumulator<P>::empty(), P(0)};
+    });
+    block_sync();
+    for_each_cell(b, [&](unsigned t, unsigned c) {
+        const unsigned cell = t * p.tile_channels + c;
+        const Centre<P> k = centres[cell];
+        const Pair sums = sum_parts(b, cell);
+        const double from_base = sums.a * per_value;
+        const double off = from_base - (static_cast<double>(k.centre) - k.base);
+        const double m2 = sums.b - count * off * off;
         // NaN stays NaN; only rounding below zero is cut off.
-        all.merge({count, mean, m2 < 0.0 ? 0.0 : m2});
+        Moments all{count, (static_cast<double>(k.base) - pivots[c]) + from_base, m2 < 0.0 ? 0.0 : m2};
+        if (before > 0.0) {
+            const Pair earlier = b.results()[cell];
+            all = merged(Moments{before, earlier.a, earlier.b}, all);
+        }
         b.results()[cell] = Pair{all.mean, all.m2};
     });
 }
@@ -92,14 +132,23 @@ SPIKENORM_DEVICE void add_chunk(const Block<T>& b, const typename Element<T>::P*
 template <typename P, class Cell>
 SPIKENORM_DEVICE RowStatistics<P> finish_row(const NormParams& p, unsigned row, unsigned channel, P pivot, bool write, Cell cell) {
     const bool per_step = p.statistics_stride != 0;
-    const double count = values_before(p, p.rows);
-    Moments total{0.0, 0.0, 0.0};
-    for (unsigned t = per_step ? row : 0; t < (per_step ? row + 1 : p.all_steps); ++t) {
+    const unsigned first = per_step ? row : 0;
+    const unsigned end = per_step ? row + 1 : p.all_steps;
+    double mean_of_row = 0.0;
+#pragma unroll 1
+    for (unsigned t = first; t < end; ++t) mean_of_row += cell(t).a;
+    mean_of_row *= p.per_step;
+    double m2 = 0.0, between = 0.0;
+#pragma unroll 1
+    for (unsigned t = first; t < end; ++t) {
         const Pair pair = cell(t);
-        total.merge({count, pair.a, pair.b});
+        const double off = pair.a - mean_of_row;
+        m2 += pair.b;
+        between += off * off;
     }
-    const double var = total.m2 / total.count;
-    const RowStatistics<P> found{split_sum(pivot, total.mean), static_cast<P>(1.0 / square_root(var + p.eps))};
+    // Every cell of the row has as many values.
+    const double var = (m2 * p.per_cell + between) * p.per_step;
+    const RowStatistics<P> found{split_sum(pivot, mean_of_row), static_cast<P>(1.0 / square_root(var + p.eps))};
     if (write) {
         const unsigned long long at = static_cast<unsigned long long>(row) * p.statistics_stride + channel;
         const unsigned long long plane = static_cast<unsigned long long>(per_step ? p.all_steps : 1) * p.channels;
@@ -114,7 +163,7 @@ SPIKENORM_DEVICE RowStatistics<P> finish_row(const NormParams& p, unsigned row, 
             P* variance = static_cast<P*>(p.running_var) + at;
             const bool cumulative = p.momentum != p.momentum;
             const double f = cumulative ? 1.0 / (static_cast<double>(p.counters[row]) + 1.0) : p.momentum;
-            const double unbiased = total.m2 / (total.count - 1.0);
+            const double unbiased = (m2 + between * values_between(p, 0, p.rows)) * p.per_freedom;
             *mean = static_cast<P>((1.0 - f) * *mean + f * (static_cast<double>(found.mean.high) + found.mean.low));
             *variance = static_cast<P>((1.0 - f) * *variance + f * unbiased);
         }
@@ -155,6 +204,13 @@ SPIKENORM_DEVICE double entry(const void* tensor, unsigned stride, unsigned step
     return static_cast<const P*>(tensor)[static_cast<unsigned long long>(step) * stride + channel];
 }
 
+// Writes the same entry of a copy, where there is one; a row shared over time once.
+template <typename P>
+SPIKENORM_DEVICE void keep(void* copy, unsigned stride, unsigned step, unsigned channel, double value) {
+    if (copy == nullptr || (stride == 0 && step != 0)) return;
+    static_cast<P*>(copy)[static_cast<unsigned long long>(step) * stride + channel] = static_cast<P>(value);
+}
+
 template <typename T, class Lanes>
 SPIKENORM_DEVICE void norm_forward(const NormParams& p) {
     using P = typename Element<T>::P;
@@ -173,7 +229,7 @@ SPIKENORM_DEVICE void norm_forward(const NormParams& p) {
             for_each_cell(b, [&](unsigned t, unsigned c) { b.results()[t * p.tile_channels + c] = Pair{0.0, 0.0}; });
             for (unsigned chunk = 0; chunk < chunks; ++chunk) {
                 b.enter_chunk(chunk);
-                move_chunk<false>(b, p.x, 0);
+                load_chunk(b, p.x, 0);
                 copy_wait();
                 block_sync();
                 add_chunk<Lanes>(b, pivots);
@@ -185,7 +241,7 @@ SPIKENORM_DEVICE void norm_forward(const NormParams& p) {
             continue;
         }
         if (whole) {
-            merge_members<MergeMoments>(b);
+            merge_moments(b);
             block_sync();
             const unsigned rows = p.statistics_stride != 0 ? p.steps : 1;
             for (unsigned i = thread_index(); i < rows * b.live; i += thread_count()) {
@@ -205,6 +261,11 @@ SPIKENORM_DEVICE void norm_forward(const NormParams& p) {
             const double scale = p.scale != nullptr ? static_cast<const P*>(p.scale)[step] : 1.0;
             const double weight = entry<P>(p.weight, p.weight_stride, step, channel, 1.0);
             const double bias = entry<P>(p.bias, p.bias_stride, step, channel, 0.0);
+            if (b.member == 0) {
+                keep<P>(p.weight_out, p.weight_stride, step, channel, weight);
+                keep<P>(p.bias_out, p.bias_stride, step, channel, bias);
+                if (p.scale_out != nullptr && channel == 0) static_cast<P*>(p.scale_out)[step] = static_cast<P>(scale);
+            }
             coefficients[t * p.tile_channels + c] = {row.mean, static_cast<P>(scale * weight * row.inverse),
                                                      static_cast<P>(scale * bias)};
         });
@@ -212,15 +273,13 @@ SPIKENORM_DEVICE void norm_forward(const NormParams& p) {
         for (unsigned chunk = chunks; chunk-- > 0;) {
             b.enter_chunk(chunk);
             if (!whole || chunk + 1 < chunks) {
-                move_chunk<false>(b, p.x, 0);
+                load_chunk(b, p.x, 0);
                 copy_wait();
             }
             block_sync();
-            Lanes::template visit<1, false>(b, [&](unsigned t, unsigned c) {
+            Lanes::template apply<1>(b, p.out, [&](unsigned t, unsigned c) {
                 return Normalise<P>{coefficients[t * p.tile_channels + c]};
             });
-            block_sync();
-            move_chunk<true>(b, p.out, 0);
             block_sync();
         }
     }
@@ -234,9 +293,8 @@ SPIKENORM_DEVICE void combine_row(const NormParams& p, unsigned row, unsigned ch
     finish_row<typename Element<T>::P>(p, row, channel, pivot_of<T>(p, channel), true, [&](unsigned t) {
         Moments cell{0.0, 0.0, 0.0};
         for (unsigned member = 0; member < p.team; ++member) {
-            const double count = values_before(p, first_row(p, member + 1)) - values_before(p, first_row(p, member));
             const double* at = slot(p, t, channel, member);
-            cell.merge({count, at[0], at[1]});
+            cell = merged(cell, {values_between(p, first_row(p, member), first_row(p, member + 1)), at[0], at[1]});
         }
         return Pair{cell.mean, cell.m2};
     });

@@ -5,6 +5,8 @@
 
 namespace spikenorm {
 
+SPIKENORM_DEVICE unsigned smaller(unsigned a, unsigned b) { return a < b ? a : b; }
+
 struct Half {
     unsigned short bits;
 };
@@ -35,6 +37,9 @@ struct Element<Half> {
     using P = float;
     static SPIKENORM_DEVICE float load(Half value) { return half_to_float(value.bits); }
     static SPIKENORM_DEVICE Half store(float value) { return Half{float_to_half(value)}; }
+    static SPIKENORM_DEVICE void store_two(Half* at, float first, float second) {
+        *reinterpret_cast<unsigned*>(at) = floats_to_halves(first, second);
+    }
 };
 
 template <>
@@ -49,6 +54,14 @@ struct Element<BFloat16> {
         const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
         const unsigned rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
         return BFloat16{static_cast<unsigned short>(nan ? (bits >> 16) | 0x40u : rounded >> 16)};
+    }
+    static SPIKENORM_DEVICE void store_two(BFloat16* at, float first, float second) {
+        if constexpr (kConvertsBFloat16) {
+            *reinterpret_cast<unsigned*>(at) = floats_to_bfloats(first, second);
+        } else {
+            at[0] = store(first);
+            at[1] = store(second);
+        }
     }
 };
 
@@ -88,36 +101,52 @@ SPIKENORM_DEVICE P deviation(P value, Split<P> mean) {
     return (value - mean.high) - mean.low;
 }
 
-// A sum beside what rounding took from it (Knuth's exact addition): terms that cancel leave what they should.
+// A sum without rounding errors worth the name, four instructions a term. It starts at a number so large that no term
+// is larger than the sum so far: then what an addition rounds off is term - (next - sum), exactly (Dekker). That
+// number is the largest term so far, with room to grow, times `bound`: a power of two, at least four times the terms
+// there will be, so that the product is exact and the sum stays close to it.
 template <typename P>
-struct Compensated {
-    P sum;
-    P lost;
+struct Accumulator {
+    P sum, lost, limit;
 
-    // `rest`: what `term` itself was rounded by.
-    SPIKENORM_DEVICE void add(P term, P rest = P(0)) {
+    static SPIKENORM_DEVICE Accumulator empty() { return {P(0), P(0), P(0)}; }
+    // Beyond the range of the format the sum starts at zero, and is that of plain additions.
+    static SPIKENORM_DEVICE P start(P limit, P bound) {
+        const P at = limit * bound;
+        return at - at == P(0) ? at : P(0);
+    }
+    // Says that no term to come is larger. Where that is news, the sum starts anew.
+    SPIKENORM_DEVICE void expect(P largest, P bound) {
+        if (!(largest > limit)) return;
+        const P found = sum - start(limit, bound);
+        limit = P(4) * largest;
+        const P from = start(limit, bound);
+        sum = from + found;
+        lost += found - (sum - from);
+    }
+    SPIKENORM_DEVICE void add(P term) {
         const P next = sum + term;
-        const P back = next - sum;
-        const P error = (sum - (next - back)) + (term - back);
-        // Nothing is lost of an infinity.
-        lost = next - next == P(0) ? lost + (error + rest) : P(0);
+        lost += term - (next - sum);
         sum = next;
     }
-    SPIKENORM_DEVICE double total() const { return static_cast<double>(sum) + static_cast<double>(lost); }
+    SPIKENORM_DEVICE void add_product(P a, P b) {
+        const P next = fused(a, b, sum);
+        lost += fused(a, b, sum - next);
+        sum = next;
+    }
+    SPIKENORM_DEVICE double total(P bound) const {
+        const P found = sum - start(limit, bound);
+        // Nothing is lost of an infinity.
+        return static_cast<double>(found) + (lost - lost == P(0) ? static_cast<double>(lost) : 0.0);
+    }
 };
 
-// A difference as rounded, and what it was rounded by.
+// The bound of an accumulator of `count` terms.
 template <typename P>
-struct Exact {
-    P value;
-    P rest;
-};
-
-template <typename P>
-SPIKENORM_DEVICE Exact<P> exact_difference(P a, P b) {
-    const P value = a - b;
-    const P back = value - a;
-    return {value, (a - (value - back)) - (b + back)};
+SPIKENORM_DEVICE P bound_of_sum(unsigned count) {
+    unsigned bound = 4;
+    while (bound < 4 * count) bound *= 2;
+    return static_cast<P>(bound);
 }
 
 // Two sums of a cell. In forward `a` is the mean (relative to the channel's pivot) and `b` the sum of
@@ -132,21 +161,15 @@ struct Moments {
     double count;
     double mean;
     double m2;
-
-    SPIKENORM_DEVICE void merge(const Moments& other) {
-        if (other.count == 0.0) return;
-        if (count == 0.0) {
-            *this = other;
-            return;
-        }
-        const double total = count + other.count;
-        const double delta = other.mean - mean;
-        mean += delta * (other.count / total);
-        m2 += other.m2 + delta * delta * (count * other.count / total);
-        count = total;
-    }
 };
 
-SPIKENORM_DEVICE unsigned smaller(unsigned a, unsigned b) { return a < b ? a : b; }
+SPIKENORM_DEVICE Moments merged(const Moments& a, const Moments& b) {
+    if (b.count == 0.0) return a;
+    if (a.count == 0.0) return b;
+    const double total = a.count + b.count;
+    const double share = b.count / total;
+    const double delta = b.mean - a.mean;
+    return {total, a.mean + delta * share, a.m2 + b.m2 + delta * delta * (a.count * share)};
+}
 
 }  // namespace spikenorm

@@ -26,9 +26,9 @@ struct SpikenormNormParams {
     void* running_mean;     // P [rows, C]; null where nothing is moved or read
     void* running_var;
     long long* counters;    // num_batches_tracked, one per statistics row; null where nothing is moved
-    void* weight_grad;      // P [rows, C]; null where not wanted
-    void* bias_grad;
-    void* scale_grad;       // P [T]
+    void* weight_out;       // P [rows, C]; forward: a copy for backward; backward: the gradient; null: not wanted
+    void* bias_out;
+    void* scale_out;        // P [T]
     // Workspace.
     double* slots;          // [T, C, K, 2]: what each member found per cell
     double* row_means;      // [2, rows, C]: m1 and m2 of a backward in two launches
@@ -37,6 +37,9 @@ struct SpikenormNormParams {
 
     double eps;
     double momentum;        // weight of the new running statistics; NaN: 1 / num_batches_tracked
+    double per_cell;        // 1 / (N*S)
+    double per_step;        // 1 / the steps of a statistics row
+    double per_freedom;     // 1 / (the values of a statistics row - 1)
 
     // Shape, in elements.
     unsigned long long step_stride;  // N*C*S
@@ -65,7 +68,10 @@ struct SpikenormNormParams {
     unsigned int tile_channels;      // Cb
     unsigned int chunk_rows;
     unsigned int pitch;              // bytes from row to row in shared memory
+    unsigned int rows_each;          // rows of a member at least; the first `rows_extra` have one more
+    unsigned int rows_extra;
     unsigned int copy_bytes;         // width of one copy
+    unsigned int copy_shift;         // 2^this threads copy a row together
     unsigned int parts;              // warps that share a cell
     unsigned int lane_columns;       // lanes side by side over channels
 
@@ -75,6 +81,7 @@ struct SpikenormNormParams {
     unsigned int row_offset;
     unsigned int tile_offset;
     unsigned int tensor_bytes;       // from the tile of x to the tile of dy
+    unsigned int reserved;
 };
 
 struct SpikenormNeuNormParams {
@@ -114,13 +121,13 @@ struct SpikenormNeuNormParams {
     static_assert(__builtin_offsetof(type, field) == (offset), #type "." #field)
 SPIKENORM_AT(SpikenormNormParams, slots, 104);
 SPIKENORM_AT(SpikenormNormParams, eps, 136);
-SPIKENORM_AT(SpikenormNormParams, step_stride, 152);
-SPIKENORM_AT(SpikenormNormParams, channels, 168);
-SPIKENORM_AT(SpikenormNormParams, statistics_stride, 200);
-SPIKENORM_AT(SpikenormNormParams, phase, 216);
-SPIKENORM_AT(SpikenormNormParams, partial_offset, 260);
-SPIKENORM_AT(SpikenormNormParams, tensor_bytes, 276);
-static_assert(sizeof(SpikenormNormParams) == 280, "SpikenormNormParams");
+SPIKENORM_AT(SpikenormNormParams, step_stride, 176);
+SPIKENORM_AT(SpikenormNormParams, channels, 192);
+SPIKENORM_AT(SpikenormNormParams, statistics_stride, 224);
+SPIKENORM_AT(SpikenormNormParams, phase, 240);
+SPIKENORM_AT(SpikenormNormParams, partial_offset, 296);
+SPIKENORM_AT(SpikenormNormParams, tensor_bytes, 312);
+static_assert(sizeof(SpikenormNormParams) == 320, "SpikenormNormParams");
 SPIKENORM_AT(SpikenormNeuNormParams, k, 72);
 SPIKENORM_AT(SpikenormNeuNormParams, step_stride, 88);
 SPIKENORM_AT(SpikenormNeuNormParams, steps, 120);

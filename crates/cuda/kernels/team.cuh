@@ -64,53 +64,70 @@ SPIKENORM_DEVICE Pair pair_of_member(const Block<T>& b, unsigned member, unsigne
     return b.results()[cell];
 }
 
-// What is merged over members: moments in forward, plain sums in backward.
-struct MergeMoments {
-    using State = Moments;
-    static SPIKENORM_DEVICE State of(double count, Pair pair) { return {count, pair.a, pair.b}; }
-    static SPIKENORM_DEVICE State shuffled(const State& s, unsigned mask) {
-        return {shuffle_xor(s.count, mask), shuffle_xor(s.mean, mask), shuffle_xor(s.m2, mask)};
-    }
-    static SPIKENORM_DEVICE Pair pair(const State& s) { return {s.mean, s.m2}; }
-};
-
-struct MergeSums {
-    struct State {
-        Pair sums;
-        SPIKENORM_DEVICE void merge(const State& other) {
-            sums.a += other.sums.a;
-            sums.b += other.sums.b;
-        }
-    };
-    static SPIKENORM_DEVICE State of(double, Pair pair) { return {pair}; }
-    static SPIKENORM_DEVICE State shuffled(const State& s, unsigned mask) {
-        return {{shuffle_xor(s.sums.a, mask), shuffle_xor(s.sums.b, mask)}};
-    }
-    static SPIKENORM_DEVICE Pair pair(const State& s) { return s.sums; }
-};
-
-// merged() of every cell from all members, in the same order in every block: up to 32 lanes share a
-// cell, each takes every 32nd member, then they fold as a tree.
-template <class Merge, typename T>
-SPIKENORM_DEVICE void merge_members(const Block<T>& b) {
-    using State = typename Merge::State;
+// Calls work(t, c, lanes' first member, members apart, store) with up to 32 lanes sharing a cell; every lane of a warp
+// calls, and `store` tells which one of a cell is to write.
+template <typename T, class Work>
+SPIKENORM_DEVICE void for_each_shared_cell(const Block<T>& b, Work work) {
     const NormParams& p = b.p;
-    unsigned width = 1;
-    while (width < p.team && width < 32) width *= 2;
+    unsigned shift = 0;
+    while ((1u << shift) < p.team && shift < 5) shift += 1;
+    const unsigned width = 1u << shift;
     const unsigned cells = p.steps * b.live;
-    for (unsigned base = b.warp * 32; base < cells * width; base += b.warps * 32) {
-        const unsigned index = (base + b.lane) / width;
-        const bool valid = index < cells;
-        const unsigned t = valid ? index / b.live : 0;
-        const unsigned c = valid ? index % b.live : 0;
-        State state = Merge::of(0.0, Pair{0.0, 0.0});
-        for (unsigned member = b.lane % width; member < p.team; member += width) {
-            const double count = values_before(p, first_row(p, member + 1)) - values_before(p, first_row(p, member));
-            state.merge(Merge::of(count, pair_of_member(b, member, t, c)));
-        }
-        for (unsigned mask = 1; mask < width; mask *= 2) state.merge(Merge::shuffled(state, mask));
-        if (valid && b.lane % width == 0) b.merged()[t * p.tile_channels + c] = Merge::pair(state);
+    const float per_channel = reciprocal_of(static_cast<float>(b.live));
+#pragma unroll 1
+    for (unsigned base = b.warp * 32; base < cells << shift; base += b.warps * 32) {
+        const unsigned index = (base + b.lane) >> shift;
+        const unsigned cell = smaller(index, cells - 1);
+        const unsigned t = quotient(cell, per_channel);
+        const unsigned member = b.lane & (width - 1);
+        work(t, cell - t * b.live, member, width, index < cells && member == 0);
     }
+}
+
+// Sum over `width` neighbouring lanes, the same bits in each.
+SPIKENORM_DEVICE double sum_over(double value, unsigned width) {
+    for (unsigned mask = 1; mask < width; mask *= 2) value += shuffle_xor(value, mask);
+    return value;
+}
+
+// merged() of every cell from all members, in the same order in every block. Here from moments: the mean of means,
+// then squared deviations from it.
+template <typename T>
+SPIKENORM_DEVICE void merge_moments(const Block<T>& b) {
+    const NormParams& p = b.p;
+    for_each_shared_cell(b, [&](unsigned t, unsigned c, unsigned first, unsigned width, bool store) {
+        const auto count = [&](unsigned member) { return values_between(p, first_row(p, member), first_row(p, member + 1)); };
+        double sum = 0.0;
+#pragma unroll 1
+        for (unsigned member = first; member < p.team; member += width) sum += count(member) * pair_of_member(b, member, t, c).a;
+        const double mean = sum_over(sum, width) * p.per_cell;
+        double m2 = 0.0;
+#pragma unroll 1
+        for (unsigned member = first; member < p.team; member += width) {
+            const Pair pair = pair_of_member(b, member, t, c);
+            const double off = pair.a - mean;
+            m2 += pair.b + count(member) * off * off;
+        }
+        m2 = sum_over(m2, width);
+        if (store) b.merged()[t * p.tile_channels + c] = Pair{mean, m2};
+    });
+}
+
+// The same from plain sums.
+template <typename T>
+SPIKENORM_DEVICE void merge_sums(const Block<T>& b) {
+    const NormParams& p = b.p;
+    for_each_shared_cell(b, [&](unsigned t, unsigned c, unsigned first, unsigned width, bool store) {
+        Pair sums{0.0, 0.0};
+#pragma unroll 1
+        for (unsigned member = first; member < p.team; member += width) {
+            const Pair pair = pair_of_member(b, member, t, c);
+            sums.a += pair.a;
+            sums.b += pair.b;
+        }
+        sums = {sum_over(sums.a, width), sum_over(sums.b, width)};
+        if (store) b.merged()[t * p.tile_channels + c] = sums;
+    });
 }
 
 // True in every thread of the last of `blocks` blocks to come here, which then sees what the others

@@ -31,15 +31,18 @@ pub struct NormParams {
     pub running_mean: Address,
     pub running_var: Address,
     pub counters: Address,
-    pub weight_grad: Address,
-    pub bias_grad: Address,
-    pub scale_grad: Address,
+    pub weight_out: Address,
+    pub bias_out: Address,
+    pub scale_out: Address,
     pub slots: Address,
     pub row_means: Address,
     pub scale_terms: Address,
     pub barriers: Address,
     pub eps: f64,
     pub momentum: f64,
+    pub per_cell: f64,
+    pub per_step: f64,
+    pub per_freedom: f64,
     pub step_stride: u64,
     pub row_stride: u64,
     pub channels: u32,
@@ -62,7 +65,10 @@ pub struct NormParams {
     pub tile_channels: u32,
     pub chunk_rows: u32,
     pub pitch: u32,
+    pub rows_each: u32,
+    pub rows_extra: u32,
     pub copy_bytes: u32,
+    pub copy_shift: u32,
     pub parts: u32,
     pub lane_columns: u32,
     pub partial_offset: u32,
@@ -70,6 +76,7 @@ pub struct NormParams {
     pub row_offset: u32,
     pub tile_offset: u32,
     pub tensor_bytes: u32,
+    pub reserved: u32,
 }
 
 #[repr(C)]
@@ -108,13 +115,13 @@ pub struct NeuNormParams {
 const _: () = {
     assert!(offset_of!(NormParams, slots) == 104);
     assert!(offset_of!(NormParams, eps) == 136);
-    assert!(offset_of!(NormParams, step_stride) == 152);
-    assert!(offset_of!(NormParams, channels) == 168);
-    assert!(offset_of!(NormParams, statistics_stride) == 200);
-    assert!(offset_of!(NormParams, phase) == 216);
-    assert!(offset_of!(NormParams, partial_offset) == 260);
-    assert!(offset_of!(NormParams, tensor_bytes) == 276);
-    assert!(size_of::<NormParams>() == 280);
+    assert!(offset_of!(NormParams, step_stride) == 176);
+    assert!(offset_of!(NormParams, channels) == 192);
+    assert!(offset_of!(NormParams, statistics_stride) == 224);
+    assert!(offset_of!(NormParams, phase) == 240);
+    assert!(offset_of!(NormParams, partial_offset) == 296);
+    assert!(offset_of!(NormParams, tensor_bytes) == 312);
+    assert!(size_of::<NormParams>() == 320);
     assert!(offset_of!(NeuNormParams, k) == 72);
     assert!(offset_of!(NeuNormParams, step_stride) == 88);
     assert!(offset_of!(NeuNormParams, steps) == 120);
@@ -127,8 +134,12 @@ impl NormParams {
     pub fn new(spec: &NormSpec, plan: &CudaPlan, batch_statistics: bool) -> Self {
         let Grid { t, n, c, s } = plan.grid;
         let stride = |rows: Rows| if rows == Rows::PerStep { c as u32 } else { 0 };
+        let row_steps = if spec.statistics == Rows::PerStep { 1 } else { t };
         Self {
             eps: spec.eps,
+            per_cell: 1.0 / (n * s) as f64,
+            per_step: 1.0 / row_steps as f64,
+            per_freedom: 1.0 / ((row_steps * n * s) as f64 - 1.0),
             step_stride: (n * c * s) as u64,
             row_stride: (c * s) as u64,
             channels: c as u32,
@@ -154,7 +165,10 @@ impl NormParams {
             tile_channels: plan.tile_channels as u32,
             chunk_rows: plan.chunk_rows as u32,
             pitch: plan.pitch as u32,
+            rows_each: (plan.rows / plan.team) as u32,
+            rows_extra: (plan.rows % plan.team) as u32,
             copy_bytes: plan.copy_bytes as u32,
+            copy_shift: plan.copy_lanes.ilog2(),
             parts: plan.parts as u32,
             lane_columns: plan.lane_columns as u32,
             partial_offset: plan.offsets.partial as u32,

@@ -29,15 +29,17 @@ pub struct CudaDevice {
     pub cooperative: bool,
 }
 
-/// Blocks of 512 threads and 64 registers that share a multiprocessor.
-const MOST_RESIDENT: usize = 2;
+/// Threads of 64 registers that share a multiprocessor.
+const MOST_THREADS: usize = 1024;
+/// Threads of the smaller blocks that are considered beside the largest.
+const FEWER_THREADS: usize = 256;
 /// Cells of a tile, (steps × channels): their sums are kept beside the tile.
 const MOST_CELLS: usize = 2048;
 
 impl CudaDevice {
-    /// Blocks of `shared` bytes that run on a multiprocessor at the same time.
-    pub fn resident(&self, shared: usize) -> usize {
-        (self.shared_per_multiprocessor / (shared + self.shared_reserved)).min(MOST_RESIDENT)
+    /// Blocks of `threads` threads and `shared` bytes that run on a multiprocessor at the same time.
+    pub fn resident(&self, threads: usize, shared: usize) -> usize {
+        (self.shared_per_multiprocessor / (shared + self.shared_reserved)).min(MOST_THREADS / threads)
     }
 }
 
@@ -101,8 +103,10 @@ pub struct CudaPlan {
     pub steps: usize,
     /// Bytes from row to row in shared memory.
     pub pitch: usize,
-    /// Bytes of one copy between memory and shared memory.
+    /// Bytes of one copy from memory to shared memory.
     pub copy_bytes: usize,
+    /// Threads that copy a row together: a power of two, at most 32.
+    pub copy_lanes: usize,
     /// Warps that share a cell.
     pub parts: usize,
     /// Lanes side by side over channels; the rest of a warp is over rows.
@@ -129,6 +133,7 @@ struct Choice {
     segment: usize,
     team: usize,
     sync: TeamSync,
+    threads: usize,
     /// Blocks meant to share a multiprocessor.
     resident: usize,
 }
@@ -171,7 +176,8 @@ impl CudaPlan {
 
     /// Rows of team member `member`.
     pub fn member_rows(&self, member: usize) -> Range<usize> {
-        self.rows * member / self.team..self.rows * (member + 1) / self.team
+        let first = |member: usize| member * (self.rows / self.team) + member.min(self.rows % self.team);
+        first(member)..first(member + 1)
     }
 
     /// Sample of a row, and its values of each channel.
@@ -203,7 +209,7 @@ impl CudaPlan {
         let row = self.tile_channels * self.segment * self.dtype.size() * self.steps;
         Load {
             blocks: self.blocks(),
-            resident: device.resident(self.offsets.total),
+            resident: device.resident(self.threads, self.offsets.total),
             rounds: self.tiles.div_ceil(self.teams) * self.grid.t.div_ceil(self.steps),
             member_bytes: self.rows.div_ceil(self.team) * row,
             slab_bytes: self.tile_channels * self.segment * self.dtype.size(),
@@ -231,9 +237,9 @@ impl Shape<'_> {
         for (tile_channels, segment) in self.tiles() {
             let tiles = self.grid.c.div_ceil(tile_channels);
             let rows = self.grid.n * self.grid.s.div_ceil(segment);
-            for resident in 1..=MOST_RESIDENT {
-                for (team, sync) in self.teams(tiles, rows) {
-                    all.push(Choice { tile_channels, segment, team, sync, resident });
+            for (threads, resident) in self.blocks() {
+                for (team, sync) in self.teams(tiles, rows, resident) {
+                    all.push(Choice { tile_channels, segment, team, sync, threads, resident });
                 }
             }
         }
@@ -261,9 +267,22 @@ impl Shape<'_> {
         tiles
     }
 
-    fn teams(&self, tiles: usize, rows: usize) -> Vec<(usize, TeamSync)> {
+    /// Threads of a block, and how many such blocks share a multiprocessor.
+    fn blocks(&self) -> Vec<(usize, usize)> {
+        let mut sizes = vec![self.device.threads, self.device.threads.min(FEWER_THREADS)];
+        sizes.dedup();
+        let blocks = sizes.into_iter().flat_map(|threads| {
+            (0..)
+                .map(|power| 1 << power)
+                .take_while(move |resident| resident * threads <= MOST_THREADS)
+                .map(move |resident| (threads, resident))
+        });
+        blocks.collect()
+    }
+
+    fn teams(&self, tiles: usize, rows: usize, resident: usize) -> Vec<(usize, TeamSync)> {
         let device = self.device;
-        let fill = (MOST_RESIDENT * device.multiprocessors).div_ceil(tiles).clamp(1, rows);
+        let fill = (resident * device.multiprocessors).div_ceil(tiles).clamp(1, rows);
         let launches = [(fill, TeamSync::Launches), ((4 * fill).min(rows), TeamSync::Launches)];
         if self.pass == CudaPass::Apply {
             return launches.to_vec();
@@ -273,7 +292,7 @@ impl Shape<'_> {
         let clusters = [2, 4, 8].into_iter().filter(|&team| team <= device.max_cluster.min(rows));
         teams.extend(clusters.map(|team| (team, TeamSync::Cluster)));
         if device.cooperative {
-            let most = (MOST_RESIDENT * device.multiprocessors).min(rows);
+            let most = (resident * device.multiprocessors).min(rows);
             let doubling = (1..).map(|power| 1 << power).take_while(|&team| team < most);
             let even = [1, 2, 3].map(|teams| device.multiprocessors / teams);
             let chosen = doubling.chain(even).chain([fill, most]).filter(|&team| team > 1 && team <= most);
@@ -284,7 +303,7 @@ impl Shape<'_> {
 
     /// The plan a choice leads to, if it fits.
     fn plan(&self, choice: Choice) -> Option<CudaPlan> {
-        let Choice { tile_channels, segment, team, sync, resident } = choice;
+        let Choice { tile_channels, segment, team, sync, threads, resident } = choice;
         let (grid, device) = (self.grid, self.device);
         let size = self.dtype.size();
         let segments = grid.s.div_ceil(segment);
@@ -302,7 +321,7 @@ impl Shape<'_> {
         let most_rows = rows.div_ceil(team);
         // All steps at once, unless the launches of a pass may each take some.
         let steps = match sync {
-            TeamSync::Launches => self.steps_that_fit(budget, pitch, tile_channels),
+            TeamSync::Launches => self.steps_that_fit(budget, pitch, tile_channels, threads),
             _ => grid.t,
         };
         if steps * tile_channels > MOST_CELLS || rows >= 1 << 31 {
@@ -312,7 +331,7 @@ impl Shape<'_> {
             Lanes::Space(_) => steps * tile_channels,
             Lanes::Channel(vector) => steps * tile_channels.div_ceil(vector).div_ceil(lane_columns),
         };
-        let parts = (device.threads / 32).div_ceil(items).max(1);
+        let parts = (threads / 32).div_ceil(items).max(1);
         let fixed = self.offsets(steps, tile_channels, parts, 0);
         let row_bytes = self.pass.tensors() * steps * pitch;
         let chunk_rows = (budget.checked_sub(fixed.total)? / row_bytes).min(most_rows);
@@ -322,7 +341,7 @@ impl Shape<'_> {
         let offsets = self.offsets(steps, tile_channels, parts, steps * chunk_rows * pitch);
         let teams = match sync {
             TeamSync::Cooperative => {
-                (device.multiprocessors * device.resident(offsets.total) / team).min(tiles)
+                (device.multiprocessors * device.resident(threads, offsets.total) / team).min(tiles)
             }
             _ => tiles,
         };
@@ -330,11 +349,12 @@ impl Shape<'_> {
             return None;
         }
         let copy_bytes = self.copy_bytes(tile_channels, tiles, segment, segments);
+        let copy_lanes = copy_lanes((tile_channels * segment * size).div_ceil(copy_bytes));
         Some(CudaPlan {
             pass: self.pass,
             grid,
             dtype: self.dtype,
-            threads: device.threads,
+            threads,
             lanes,
             sync,
             team,
@@ -348,6 +368,7 @@ impl Shape<'_> {
             steps,
             pitch,
             copy_bytes,
+            copy_lanes,
             parts,
             lane_columns,
             offsets,
@@ -355,9 +376,9 @@ impl Shape<'_> {
     }
 
     /// Steps a launch can take with at least one row of each in shared memory.
-    fn steps_that_fit(&self, budget: usize, pitch: usize, tile_channels: usize) -> usize {
+    fn steps_that_fit(&self, budget: usize, pitch: usize, tile_channels: usize, threads: usize) -> usize {
         let mut steps = (MOST_CELLS / tile_channels).clamp(1, self.grid.t);
-        let parts = |steps: usize| (self.device.threads / 32).div_ceil(steps);
+        let parts = |steps: usize| (threads / 32).div_ceil(steps);
         while steps > 1 && self.offsets(steps, tile_channels, parts(steps), steps * pitch).total > budget {
             steps = steps.div_ceil(2);
         }
@@ -369,7 +390,11 @@ impl Shape<'_> {
         if self.grid.s == 1 {
             return Lanes::Channel(if self.dtype == DType::F64 { 1 } else { 4 });
         }
-        let divides = |vector: &usize| segment.is_multiple_of(*vector) && self.grid.s.is_multiple_of(*vector);
+        let divides = |vector: &usize| {
+            segment.is_multiple_of(*vector)
+                && self.grid.s.is_multiple_of(*vector)
+                && self.alignment.is_multiple_of(*vector * self.dtype.size())
+        };
         Lanes::Space([wide, wide.min(4)].into_iter().find(divides).unwrap_or(1))
     }
 
@@ -422,6 +447,12 @@ impl Shape<'_> {
         };
         [16, 8, 4, 2].into_iter().filter(|&bytes| bytes >= size).find(divides).unwrap_or(size)
     }
+}
+
+/// Lanes for rows of `columns` copies: those of which fewest are idle, and of those most.
+fn copy_lanes(columns: usize) -> usize {
+    let turns = |lanes: usize| columns.div_ceil(lanes) * lanes;
+    (0..=5).map(|power| 1 << power).rev().min_by_key(|&lanes| turns(lanes)).unwrap_or(32)
 }
 
 fn gcd(a: usize, b: usize) -> usize {

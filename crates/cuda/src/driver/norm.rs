@@ -85,21 +85,28 @@ impl Cuda {
                 params.running_var = address(var);
             }
         }
-        // Copies first: a launch moves the running statistics, and nothing may fail after it.
+        // Memory first: a launch moves the running statistics, and nothing may fail after it.
         let saved =
             if call.record { Some(self.save(call, statistics.clone(), batch_statistics)?) } else { None };
+        if let Some(saved) = &saved {
+            params.weight_out = address_of(saved.weight.as_ref());
+            params.bias_out = address_of(saved.bias.as_ref());
+            params.scale_out = address_of(saved.scale.as_ref());
+        }
         norm_launches(plan, &params).iter().try_for_each(|launch| self.launch(launch))?;
         drop((scratch, statistics));
         Ok(NormOutput { y, saved })
     }
 
+    /// What backward needs. The kernel that reads the small tensors fills their copies.
     fn save(
         &self,
         call: &NormForward<'_, DeviceMemory>,
         statistics: Tensor<DeviceMemory>,
         batch_statistics: bool,
     ) -> Result<NormSaved<DeviceMemory>> {
-        let copy = |tensor: Option<&Tensor<DeviceMemory>>| tensor.map(|x| self.duplicate(x)).transpose();
+        let copy =
+            |tensor: Option<&Tensor<DeviceMemory>>| tensor.map(|x| self.empty(&x.shape, x.dtype)).transpose();
         Ok(NormSaved {
             spec: call.spec.clone(),
             grid: call.grid,
@@ -148,9 +155,9 @@ impl Cuda {
             bias: address_of(saved.bias.as_ref()),
             scale: address_of(saved.scale.as_ref()),
             statistics: address(&saved.statistics),
-            weight_grad: address_of(grads.weight.as_ref()),
-            bias_grad: address_of(grads.bias.as_ref()),
-            scale_grad: address_of(grads.scale.as_ref()),
+            weight_out: address_of(grads.weight.as_ref()),
+            bias_out: address_of(grads.bias.as_ref()),
+            scale_out: address_of(grads.scale.as_ref()),
             ..scratch.addresses(NormParams::new(spec, plan, saved.batch_statistics))
         };
         norm_launches(plan, &params).iter().try_for_each(|launch| self.launch(launch))?;

@@ -179,9 +179,9 @@ impl<'a> NormCase<'a> {
                 bias: address(&bias),
                 scale: address(&scale),
                 statistics: statistics.address(),
-                weight_grad: address(&weight_grad),
-                bias_grad: address(&bias_grad),
-                scale_grad: address(&scale_grad),
+                weight_out: address(&weight_grad),
+                bias_out: address(&bias_grad),
+                scale_out: address(&scale_grad),
                 ..work.addresses(NormParams::new(&self.spec, plan, batch_statistics))
             };
             run(emulator, plan, &params, schedule)?;
