@@ -168,19 +168,18 @@ SPIKENORM_DEVICE void norm_backward(const NormParams& p) {
     for (unsigned tile = b.team; tile < p.tiles; tile += p.teams) {
         b.enter_tile(tile);
         const unsigned chunks = b.chunks();
-        const auto fetch = [&](unsigned chunk) {
-            b.enter_chunk(chunk);
-            load_chunk(b, p.x, 0);
-            load_chunk(b, p.dy, 1);
-            copy_wait();
-        };
         if (p.phase != SPIKENORM_PHASE_APPLY) {
-            for_each_cell(b, [&](unsigned t, unsigned c) {
-                b.results()[t * p.tile_channels + c] = Pair{0.0, 0.0};
-                rows_of_cells[t * p.tile_channels + c] = saved_row<P>(p, p.first_step + t, b.channel + c);
-            });
             for (unsigned chunk = 0; chunk < chunks; ++chunk) {
-                fetch(chunk);
+                b.enter_chunk(chunk);
+                start_loading<2>(b, tile);
+                if (chunk == 0) {
+                    for_each_cell(b, [&](unsigned t, unsigned c) {
+                        expect_entries<P>(p, p.first_step + t, b.channel + c);
+                        b.results()[t * p.tile_channels + c] = Pair{0.0, 0.0};
+                        rows_of_cells[t * p.tile_channels + c] = saved_row<P>(p, p.first_step + t, b.channel + c);
+                    });
+                }
+                finish_loading(b, tile);
                 block_sync();
                 Lanes::template sum<2>(b, [&](unsigned t, unsigned c, P bound) {
                     const P base = base_of(rows_of_cells[t * p.tile_channels + c]);
@@ -226,10 +225,10 @@ SPIKENORM_DEVICE void norm_backward(const NormParams& p) {
             coefficients[t * p.tile_channels + c] = backward_coefficients<P>(p, step, b.channel + c, mean);
         });
         for (unsigned chunk = chunks; chunk-- > 0;) {
+            b.enter_chunk(chunk);
             if (!whole || chunk + 1 < chunks) {
-                fetch(chunk);
-            } else {
-                b.enter_chunk(chunk);
+                start_loading<2>(b, tile);
+                finish_loading(b, tile);
             }
             block_sync();
             Lanes::template apply<2>(b, p.out, [&](unsigned t, unsigned c) {
@@ -243,8 +242,9 @@ SPIKENORM_DEVICE void norm_backward(const NormParams& p) {
             }
             block_sync();
         }
+        release(b);
+        b.buffer = p.buffer_bytes - b.buffer;
     }
-    release(b);
 }
 
 // Between the halves of a backward in two launches: one thread per step and channel.

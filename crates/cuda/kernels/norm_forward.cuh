@@ -204,6 +204,14 @@ SPIKENORM_DEVICE double entry(const void* tensor, unsigned stride, unsigned step
     return static_cast<const P*>(tensor)[static_cast<unsigned long long>(step) * stride + channel];
 }
 
+// Says that the entries of a cell will be read soon.
+template <typename P>
+SPIKENORM_DEVICE void expect_entries(const NormParams& p, unsigned step, unsigned channel) {
+    if (p.weight != nullptr) prefetch(static_cast<const P*>(p.weight) + static_cast<unsigned long long>(step) * p.weight_stride + channel);
+    if (p.bias != nullptr) prefetch(static_cast<const P*>(p.bias) + static_cast<unsigned long long>(step) * p.bias_stride + channel);
+    if (p.scale != nullptr) prefetch(static_cast<const P*>(p.scale) + step);
+}
+
 // Writes the same entry of a copy, where there is one; a row shared over time once.
 template <typename P>
 SPIKENORM_DEVICE void keep(void* copy, unsigned stride, unsigned step, unsigned channel, double value) {
@@ -225,12 +233,14 @@ SPIKENORM_DEVICE void norm_forward(const NormParams& p) {
         b.enter_tile(tile);
         const unsigned chunks = b.chunks();
         if (sums) {
-            for (unsigned c = thread_index(); c < b.live; c += thread_count()) pivots[c] = pivot_of<T>(p, b.channel + c);
-            for_each_cell(b, [&](unsigned t, unsigned c) { b.results()[t * p.tile_channels + c] = Pair{0.0, 0.0}; });
             for (unsigned chunk = 0; chunk < chunks; ++chunk) {
                 b.enter_chunk(chunk);
-                load_chunk(b, p.x, 0);
-                copy_wait();
+                start_loading<1>(b, tile);
+                if (chunk == 0) {
+                    for (unsigned c = thread_index(); c < b.live; c += thread_count()) pivots[c] = pivot_of<T>(p, b.channel + c);
+                    for_each_cell(b, [&](unsigned t, unsigned c) { expect_entries<P>(p, p.first_step + t, b.channel + c); });
+                }
+                finish_loading(b, tile);
                 block_sync();
                 add_chunk<Lanes>(b, pivots);
             }
@@ -273,8 +283,8 @@ SPIKENORM_DEVICE void norm_forward(const NormParams& p) {
         for (unsigned chunk = chunks; chunk-- > 0;) {
             b.enter_chunk(chunk);
             if (!whole || chunk + 1 < chunks) {
-                load_chunk(b, p.x, 0);
-                copy_wait();
+                start_loading<1>(b, tile);
+                finish_loading(b, tile);
             }
             block_sync();
             Lanes::template apply<1>(b, p.out, [&](unsigned t, unsigned c) {
@@ -282,9 +292,10 @@ SPIKENORM_DEVICE void norm_forward(const NormParams& p) {
             });
             block_sync();
         }
+        release(b);
+        b.buffer = p.buffer_bytes - b.buffer;
     }
     if (whole && b.member == 0) count_batch(p, p.teams, reinterpret_cast<unsigned*>(b.partial()));
-    release(b);
 }
 
 // What a thread between the halves of a forward in two launches does.

@@ -47,7 +47,7 @@ SPIKENORM_DEVICE void publish(const Block<T>& b) {
     }
 }
 
-// Keeps a block's shared memory alive until its peers have read it.
+// Keeps what a block has found until its peers have read it.
 template <typename T>
 SPIKENORM_DEVICE void release(const Block<T>& b) {
     if (b.p.phase == SPIKENORM_PHASE_BOTH && b.p.sync == SPIKENORM_SYNC_CLUSTER) cluster_sync();

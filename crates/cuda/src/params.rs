@@ -76,7 +76,7 @@ pub struct NormParams {
     pub row_offset: u32,
     pub tile_offset: u32,
     pub tensor_bytes: u32,
-    pub reserved: u32,
+    pub buffer_bytes: u32,
 }
 
 #[repr(C)]
@@ -176,6 +176,11 @@ impl NormParams {
             row_offset: plan.offsets.rows as u32,
             tile_offset: plan.offsets.tile as u32,
             tensor_bytes: plan.offsets.tensor as u32,
+            buffer_bytes: if plan.buffers > 1 {
+                (plan.pass.tensors() * plan.offsets.tensor) as u32
+            } else {
+                0
+            },
             ..Self::default()
         }
     }

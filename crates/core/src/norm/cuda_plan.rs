@@ -99,6 +99,8 @@ pub struct CudaPlan {
     /// N·segments.
     pub rows: usize,
     pub chunk_rows: usize,
+    /// Tiles in shared memory: with two, the next one is loaded while one is computed.
+    pub buffers: usize,
     /// Steps of a launch: all, except where even one row of all steps does not fit.
     pub steps: usize,
     /// Bytes from row to row in shared memory.
@@ -136,6 +138,7 @@ struct Choice {
     threads: usize,
     /// Blocks meant to share a multiprocessor.
     resident: usize,
+    buffers: usize,
 }
 
 impl CudaPlan {
@@ -171,7 +174,13 @@ impl CudaPlan {
             bail!(Shape, "input: {} elements cannot be laid over a CUDA grid", grid.len());
         }
         let shape = Shape { pass, grid, dtype, alignment, device };
-        Ok(shape.choices().into_iter().filter_map(|choice| shape.plan(choice)).collect())
+        let mut plans = Vec::new();
+        for plan in shape.choices().into_iter().filter_map(|choice| shape.plan(choice)) {
+            if !plans.contains(&plan) {
+                plans.push(plan);
+            }
+        }
+        Ok(plans)
     }
 
     /// Rows of team member `member`.
@@ -239,7 +248,11 @@ impl Shape<'_> {
             let rows = self.grid.n * self.grid.s.div_ceil(segment);
             for (threads, resident) in self.blocks() {
                 for (team, sync) in self.teams(tiles, rows, resident) {
-                    all.push(Choice { tile_channels, segment, team, sync, threads, resident });
+                    let choice = Choice { tile_channels, segment, team, sync, threads, resident, buffers: 1 };
+                    all.push(choice);
+                    if sync != TeamSync::Launches {
+                        all.push(Choice { buffers: 2, ..choice });
+                    }
                 }
             }
         }
@@ -303,7 +316,7 @@ impl Shape<'_> {
 
     /// The plan a choice leads to, if it fits.
     fn plan(&self, choice: Choice) -> Option<CudaPlan> {
-        let Choice { tile_channels, segment, team, sync, threads, resident } = choice;
+        let Choice { tile_channels, segment, team, sync, threads, resident, buffers } = choice;
         let (grid, device) = (self.grid, self.device);
         let size = self.dtype.size();
         let segments = grid.s.div_ceil(segment);
@@ -332,19 +345,19 @@ impl Shape<'_> {
             Lanes::Channel(vector) => steps * tile_channels.div_ceil(vector).div_ceil(lane_columns),
         };
         let parts = (threads / 32).div_ceil(items).max(1);
-        let fixed = self.offsets(steps, tile_channels, parts, 0);
-        let row_bytes = self.pass.tensors() * steps * pitch;
+        let fixed = self.offsets(steps, tile_channels, parts, 0, buffers);
+        let row_bytes = buffers * self.pass.tensors() * steps * pitch;
         let chunk_rows = (budget.checked_sub(fixed.total)? / row_bytes).min(most_rows);
         if chunk_rows == 0 {
             return None;
         }
-        let offsets = self.offsets(steps, tile_channels, parts, steps * chunk_rows * pitch);
-        let teams = match sync {
-            TeamSync::Cooperative => {
-                (device.multiprocessors * device.resident(threads, offsets.total) / team).min(tiles)
-            }
-            _ => tiles,
-        };
+        let offsets = self.offsets(steps, tile_channels, parts, steps * chunk_rows * pitch, buffers);
+        let at_once = device.multiprocessors * device.resident(threads, offsets.total) / team;
+        let teams = if sync == TeamSync::Cooperative || buffers > 1 { at_once.min(tiles) } else { tiles };
+        // A second buffer is for the next tile, and for tiles that are loaded once.
+        if buffers > 1 && (teams >= tiles || chunk_rows < most_rows) {
+            return None;
+        }
         if teams == 0 || teams * team >= 1 << 31 {
             return None;
         }
@@ -365,6 +378,7 @@ impl Shape<'_> {
             segments,
             rows,
             chunk_rows,
+            buffers,
             steps,
             pitch,
             copy_bytes,
@@ -379,7 +393,7 @@ impl Shape<'_> {
     fn steps_that_fit(&self, budget: usize, pitch: usize, tile_channels: usize, threads: usize) -> usize {
         let mut steps = (MOST_CELLS / tile_channels).clamp(1, self.grid.t);
         let parts = |steps: usize| (threads / 32).div_ceil(steps);
-        while steps > 1 && self.offsets(steps, tile_channels, parts(steps), steps * pitch).total > budget {
+        while steps > 1 && self.offsets(steps, tile_channels, parts(steps), steps * pitch, 1).total > budget {
             steps = steps.div_ceil(2);
         }
         steps
@@ -411,7 +425,14 @@ impl Shape<'_> {
         if read >= 128 { slab } else { slab + (read + 128 - slab % 128) % 128 }
     }
 
-    fn offsets(&self, steps: usize, tile_channels: usize, parts: usize, tensor: usize) -> SharedOffsets {
+    fn offsets(
+        &self,
+        steps: usize,
+        tile_channels: usize,
+        parts: usize,
+        tensor: usize,
+        buffers: usize,
+    ) -> SharedOffsets {
         let parameter = self.dtype.parameter().size();
         let cells = steps * tile_channels;
         let (coefficients_per_cell, row_state) = match self.pass {
@@ -429,7 +450,7 @@ impl Shape<'_> {
             rows,
             tile,
             tensor,
-            total: tile + self.pass.tensors() * tensor,
+            total: tile + buffers * self.pass.tensors() * tensor,
         }
     }
 

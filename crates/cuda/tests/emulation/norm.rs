@@ -14,20 +14,21 @@ fn exhaustive() -> bool {
     std::env::var_os("SPIKENORM_EXHAUSTIVE").is_some()
 }
 
-/// A few plans of each kind: the kinds differ in how members meet and in whether one sweep is enough.
+/// A few plans of each kind: the kinds differ in how members meet, in whether one sweep is enough and in whether the
+/// next tile is loaded ahead.
 fn some_of(plans: Vec<CudaPlan>, random: &mut Random) -> Vec<CudaPlan> {
     if exhaustive() {
         return plans;
     }
-    let mut kinds: Vec<(TeamSync, bool, bool, Vec<CudaPlan>)> = Vec::new();
+    let mut kinds: Vec<((TeamSync, bool, bool, usize), Vec<CudaPlan>)> = Vec::new();
     for plan in plans {
-        let (swept, cut) = (plan.chunks() > 1, plan.segments > 1);
-        match kinds.iter_mut().find(|kind| (kind.0, kind.1, kind.2) == (plan.sync, swept, cut)) {
-            Some(kind) => kind.3.push(plan),
-            None => kinds.push((plan.sync, swept, cut, vec![plan])),
+        let kind = (plan.sync, plan.chunks() > 1, plan.segments > 1, plan.buffers);
+        match kinds.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, plans)) => plans.push(plan),
+            None => kinds.push((kind, vec![plan])),
         }
     }
-    kinds.iter().map(|kind| kind.3[random.below(kind.3.len())]).collect()
+    kinds.iter().map(|(_, plans)| plans[random.below(plans.len())]).collect()
 }
 
 /// Checks all passes of a case on some plans and returns the plans it ran.
@@ -92,6 +93,8 @@ fn every_variant_dtype_and_layout_matches_the_reference_on_every_kind_of_plan() 
             let met = ran.iter().any(|plan| plan.sync == sync && (plan.chunks() > 1) == swept);
             assert!(met, "no plan met {sync:?}, more than one sweep: {swept}");
         }
+        let ahead = ran.iter().any(|plan| plan.sync == sync && plan.buffers > 1);
+        assert_eq!(ahead, sync != TeamSync::Launches, "{sync:?}: plans that load ahead");
     }
 }
 

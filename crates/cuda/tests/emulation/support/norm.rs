@@ -71,6 +71,8 @@ impl<'a> NormCase<'a> {
             let statistics = Buffer::poisoned(3 * rows_c, p, 0);
             let running_mean = Buffer::new(&self.inputs.running_mean, p, 0);
             let running_var = Buffer::new(&self.inputs.running_var, p, 0);
+            let kept = [&weight, &bias, &scale]
+                .map(|given| given.as_ref().map(|given| Buffer::poisoned(given.values().len(), p, 0)));
             let counters =
                 Buffer::from_bytes(bytemuck::cast_slice(&self.inputs.counters).to_vec(), DType::I64);
             let params = NormParams {
@@ -84,9 +86,17 @@ impl<'a> NormCase<'a> {
                 running_var: running_var.address(),
                 counters: counters.address(),
                 momentum: self.inputs.momentum.unwrap_or(f64::NAN),
+                weight_out: address(&kept[0]),
+                bias_out: address(&kept[1]),
+                scale_out: address(&kept[2]),
                 ..work.addresses(NormParams::new(&self.spec, plan, true))
             };
             run(emulator, plan, &params, schedule)?;
+            for (kept, given) in kept.iter().zip([&weight, &bias, &scale]) {
+                if kept.as_ref().map(Buffer::bits) != given.as_ref().map(Buffer::bits) {
+                    return Err("a parameter is not kept as it was".into());
+                }
+            }
             let outputs = [&y, &statistics, &running_mean, &running_var, &counters];
             same_bits(&mut first, &outputs, schedule)?;
             if schedule == 0 {
