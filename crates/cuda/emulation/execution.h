@@ -45,6 +45,7 @@ inline unsigned block_count() { return emulation::block_count(); }
 inline void block_sync() { emulation::wait_for_block(); }
 inline char* dynamic_shared() { return emulation::own_shared_memory(); }
 inline double shuffle_xor(double value, unsigned mask) { return emulation::exchange(value, mask); }
+inline float shuffle_xor(float value, unsigned mask) { return static_cast<float>(emulation::exchange(value, mask)); }
 
 template <int BYTES>
 inline void copy_async(void* shared, const void* global) {
@@ -55,7 +56,9 @@ inline void copy_commit() { emulation::close_copies(); }
 inline void copy_wait_but_last() { emulation::finish_copies(1); }
 inline void prefetch(const void*) {}
 
-inline void cluster_sync() { emulation::wait_for_cluster(); }
+// All of the barrier is where it is waited for.
+inline void cluster_arrive() {}
+inline void cluster_wait() { emulation::wait_for_cluster(); }
 template <typename T>
 inline const T* cluster_peer(const T* shared, unsigned rank) {
     const auto offset = reinterpret_cast<const char*>(shared) - emulation::own_shared_memory();
@@ -112,6 +115,7 @@ inline float magnitude(float value) { return std::fabs(value); }
 inline double magnitude(double value) { return std::fabs(value); }
 inline float larger(float a, float b) { return std::fmax(a, b); }
 inline double larger(double a, double b) { return std::fmax(a, b); }
+inline float rough_inverse_root(float value) { return 1.0f / std::sqrt(value); }
 inline float reciprocal_of(float value) { return 1.0f / value; }
 inline float fused(float a, float b, float c) { return std::fma(a, b, c); }
 inline double fused(double a, double b, double c) { return std::fma(a, b, c); }

@@ -32,6 +32,7 @@ SPIKENORM_DEVICE char* dynamic_shared() {
 SPIKENORM_DEVICE double shuffle_xor(double value, unsigned mask) {
     return __shfl_xor_sync(0xffffffffu, value, mask);
 }
+SPIKENORM_DEVICE float shuffle_xor(float value, unsigned mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
 
 // Starts copying BYTES (4, 8 or 16) from global to shared memory, both aligned to BYTES. The bytes are
 // there for this thread after copy_wait, and for the block after a block_sync after that.
@@ -78,11 +79,16 @@ SPIKENORM_DEVICE void copy_wait_but_last() {
 // Says that the value will be read soon.
 SPIKENORM_DEVICE void prefetch(const void* global) { asm volatile("prefetch.global.L1 [%0];" ::"l"(global)); }
 
-// Barrier over the blocks of a cluster; orders shared and global memory among them. Where the machine
+// Barrier over the blocks of a cluster, in two halves; orders shared and global memory among them. Where the machine
 // code is older than clusters the plan never asks for one.
-SPIKENORM_DEVICE void cluster_sync() {
+SPIKENORM_DEVICE void cluster_arrive() {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+SPIKENORM_DEVICE void cluster_wait() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 #endif
 }
 
@@ -185,6 +191,7 @@ SPIKENORM_DEVICE double magnitude(double value) { return fabs(value); }
 // The larger, NaN left out.
 SPIKENORM_DEVICE float larger(float a, float b) { return fmaxf(a, b); }
 SPIKENORM_DEVICE double larger(double a, double b) { return fmax(a, b); }
+SPIKENORM_DEVICE float rough_inverse_root(float value) { return rsqrtf(value); }
 SPIKENORM_DEVICE float reciprocal_of(float value) { return __frcp_rn(value); }
 SPIKENORM_DEVICE double square_root(double value) { return __dsqrt_rn(value); }
 SPIKENORM_DEVICE float square_root(float value) { return __fsqrt_rn(value); }

@@ -161,7 +161,6 @@ SPIKENORM_DEVICE void norm_backward(const NormParams& p) {
     using P = typename Element<T>::P;
     Block<T> b(p);
     const bool whole = p.phase == SPIKENORM_PHASE_BOTH;
-    Pair* row_means = reinterpret_cast<Pair*>(b.row_state());
     RowStatistics<P>* rows_of_cells = b.template coefficients<RowStatistics<P>>();
     BackwardCoefficients<P>* coefficients = b.template coefficients<BackwardCoefficients<P>>();
 
@@ -181,14 +180,16 @@ SPIKENORM_DEVICE void norm_backward(const NormParams& p) {
                 }
                 finish_loading(b, tile);
                 block_sync();
-                Lanes::template sum<2>(b, [&](unsigned t, unsigned c, P bound) {
+                Lanes::sum(b, [&](unsigned t, unsigned c, P bound) {
                     const P base = base_of(rows_of_cells[t * p.tile_channels + c]);
                     return SumGradients<P>{base, bound, Accumulator<P>::empty(), Accumulator<P>::empty()};
                 });
                 block_sync();
-                for_each_cell(b, [&](unsigned t, unsigned c) {
+                for_each_shared_cell(b, p.parts, [&](unsigned t, unsigned c, unsigned part, unsigned width, bool store) {
                     const unsigned cell = t * p.tile_channels + c;
-                    const Pair sums = sum_parts(b, cell);
+                    const Pair own = part < p.parts ? b.partial()[cell * p.parts + part] : Pair{0.0, 0.0};
+                    const Pair sums{sum_over(own.a, width), sum_over(own.b, width)};
+                    if (!store) return;
                     const RowStatistics<P>& row = rows_of_cells[cell];
                     const double from_base = (static_cast<double>(row.mean.high) - base_of(row)) + row.mean.low;
                     b.results()[cell].a += sums.a;
@@ -201,28 +202,25 @@ SPIKENORM_DEVICE void norm_backward(const NormParams& p) {
             block_sync();
             continue;
         }
-        const unsigned row_step = p.statistics_stride != 0 ? p.tile_channels : 0;
         if (whole) {
             merge_sums(b);
             block_sync();
-            for_each_cell(b, [&](unsigned t, unsigned c) {
-                const auto cell = [&](unsigned step) { return b.merged()[step * p.tile_channels + c]; };
-                if (t == 0 || row_step != 0) row_means[t * row_step + c] = row_mean<P>(p, t, b.channel + c, cell);
-                if (b.member == 0) write_gradients<P>(p, t, b.channel + c, cell);
-            });
-            block_sync();
+            part_with(b);
         }
         for_each_cell(b, [&](unsigned t, unsigned c) {
             const unsigned step = p.first_step + t;
+            const unsigned channel = b.channel + c;
+            const auto cell = [&](unsigned other) { return b.merged()[other * p.tile_channels + c]; };
             Pair mean{0.0, 0.0};
             if (whole) {
-                mean = row_means[t * row_step + c];
+                mean = row_mean<P>(p, step, channel, cell);
             } else {
                 const unsigned rows = p.statistics_stride != 0 ? p.all_steps : 1;
-                const double* at = p.row_means + static_cast<unsigned long long>(step) * p.statistics_stride + b.channel + c;
+                const double* at = p.row_means + static_cast<unsigned long long>(step) * p.statistics_stride + channel;
                 mean = {at[0], at[static_cast<unsigned long long>(rows) * p.channels]};
             }
-            coefficients[t * p.tile_channels + c] = backward_coefficients<P>(p, step, b.channel + c, mean);
+            coefficients[t * p.tile_channels + c] = backward_coefficients<P>(p, step, channel, mean);
+            if (whole && b.member == 0) write_gradients<P>(p, step, channel, cell);
         });
         for (unsigned chunk = chunks; chunk-- > 0;) {
             b.enter_chunk(chunk);

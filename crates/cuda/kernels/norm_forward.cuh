@@ -1,10 +1,9 @@
 // Forward of the batch norm family: y = p_t * (w * (x - mean_r) * i_r + b), i_r = 1 / sqrt(var_r + eps).
 //
-// Per cell, two passes over the tile in shared memory: the mean, roughly, as a deviation from the channel's very
-// first value (the pivot, the same for every block), then the squared deviations from that centre and, without
-// rounding errors, the sum that says how far off it was. Never a difference of sums of squares.
+// Means are deviations from the channel's very first value (the pivot, the same for every block).
 #pragma once
 
+#include "lanes.cuh"
 #include "team.cuh"
 
 namespace spikenorm {
@@ -22,61 +21,10 @@ struct RowStatistics {
     P inverse;
 };
 
-// Sums of deviations from the pivot, and of their magnitudes.
-template <typename P>
-struct SumFromPivot {
-    P pivot, a, b;
-    template <int N>
-    SPIKENORM_DEVICE void add(const P (&x)[N], const P (&)[N]) {
-#pragma unroll
-        for (int i = 0; i < N; ++i) {
-            const P d = x[i] - pivot;
-            a += d;
-            b += magnitude(d);
-        }
-    }
-    SPIKENORM_DEVICE Pair sums() const { return {a, b}; }
-};
-
-// Where values are to be counted from so that no difference is rounded: from a centre far beyond their spread, since
-// numbers within a factor of two of each other have exact differences (Sterbenz); else from zero.
-constexpr int kFarBeyondSpread = 16;
-
-// Sums of deviations from the base, and of squared deviations from the centre.
-template <typename P>
-struct SumFromCentre {
-    P centre, base, bound;
-    Accumulator<P> a;
-    P b;
-    template <int N>
-    SPIKENORM_DEVICE void add(const P (&x)[N], const P (&)[N]) {
-        P d[N];
-        P largest = P(0);
-#pragma unroll
-        for (int i = 0; i < N; ++i) {
-            d[i] = x[i] - base;
-            largest = larger(largest, magnitude(d[i]));
-        }
-        a.expect(largest, bound);
-#pragma unroll
-        for (int i = 0; i < N; ++i) {
-            a.add(d[i]);
-            const P e = x[i] - centre;
-            b = fused(e, e, b);
-        }
-    }
-    SPIKENORM_DEVICE Pair sums() const { return {a.total(bound), b}; }
-};
-
 template <typename P>
 struct Normalise {
     ForwardCoefficients<P> k;
     SPIKENORM_DEVICE P operator()(P x, P) const { return fused(deviation(x, k.mean), k.gain, k.offset); }
-};
-
-template <typename P>
-struct Centre {
-    P centre, base;
 };
 
 // The pivot of channel c: its first value of the first step.
@@ -88,37 +36,19 @@ SPIKENORM_DEVICE typename Element<T>::P pivot_of(const NormParams& p, unsigned c
 // Adds the chunk in shared memory to results().
 template <class Lanes, typename T>
 SPIKENORM_DEVICE void add_chunk(const Block<T>& b, const typename Element<T>::P* pivots) {
-    using P = typename Element<T>::P;
     const NormParams& p = b.p;
+    Lanes::moments(b, pivots);
+    block_sync();
     const double before = values_between(p, b.begin, b.first);
     const double count = values_between(p, b.first, b.first + b.rows);
-    const double per_value = 1.0 / count;
-    Centre<P>* centres = b.template coefficients<Centre<P>>();
-
-    Lanes::template sum<1>(b, [&](unsigned, unsigned c, P) { return SumFromPivot<P>{pivots[c], P(0), P(0)}; });
-    block_sync();
-    for_each_cell(b, [&](unsigned t, unsigned c) {
+    for_each_shared_cell(b, p.parts, [&](unsigned t, unsigned c, unsigned part, unsigned width, bool store) {
         const unsigned cell = t * p.tile_channels + c;
-        const Pair sums = sum_parts(b, cell);
-        const P centre = static_cast<P>(pivots[c] + sums.a * per_value);
-        const bool far = magnitude(centre) > kFarBeyondSpread * (sums.b * per_value);
-        centres[cell] = {centre, far ? centre : P(0)};
-    });
-    block_sync();
-    Lanes::template sum<1>(b, [&](unsigned t, unsigned c, P bound) {
-        const Centre<P> k = centres[t * p.tile_channels + c];
-        return SumFromCentre<P>{k.centre, k.base, bound, Accumulator<P>::empty(), P(0)};
-    });
-    block_sync();
-    for_each_cell(b, [&](unsigned t, unsigned c) {
-        const unsigned cell = t * p.tile_channels + c;
-        const Centre<P> k = centres[cell];
-        const Pair sums = sum_parts(b, cell);
-        const double from_base = sums.a * per_value;
-        const double off = from_base - (static_cast<double>(k.centre) - k.base);
-        const double m2 = sums.b - count * off * off;
-        // NaN stays NaN; only rounding below zero is cut off.
-        Moments all{count, (static_cast<double>(k.base) - pivots[c]) + from_base, m2 < 0.0 ? 0.0 : m2};
+        const Moments own = part < p.parts ? b.parts()[cell * p.parts + part] : Moments{0.0, 0.0, 0.0};
+        const double mean = sum_over(own.count * own.mean, width) / count;
+        const double off = own.mean - mean;
+        const double m2 = sum_over(own.m2 + own.count * off * off, width);
+        if (!store) return;
+        Moments all{count, mean, m2};
         if (before > 0.0) {
             const Pair earlier = b.results()[cell];
             all = merged(Moments{before, earlier.a, earlier.b}, all);
@@ -148,7 +78,7 @@ SPIKENORM_DEVICE RowStatistics<P> finish_row(const NormParams& p, unsigned row, 
     }
     // Every cell of the row has as many values.
     const double var = (m2 * p.per_cell + between) * p.per_step;
-    const RowStatistics<P> found{split_sum(pivot, mean_of_row), static_cast<P>(1.0 / square_root(var + p.eps))};
+    const RowStatistics<P> found{split_sum(pivot, mean_of_row), inverse_root<P>(var + p.eps)};
     if (write) {
         const unsigned long long at = static_cast<unsigned long long>(row) * p.statistics_stride + channel;
         const unsigned long long plane = static_cast<unsigned long long>(per_step ? p.all_steps : 1) * p.channels;
@@ -188,7 +118,7 @@ SPIKENORM_DEVICE RowStatistics<P> known_row(const NormParams& p, unsigned step, 
     if (p.batch_statistics) return {{saved[0], saved[plane]}, saved[2 * plane]};
     const double var = static_cast<const P*>(p.running_var)[at];
     const RowStatistics<P> found{{static_cast<const P*>(p.running_mean)[at], P(0)},
-                                 static_cast<P>(1.0 / square_root(var + p.eps))};
+                                 inverse_root<P>(var + p.eps)};
     if (write && p.statistics != nullptr) {
         saved[0] = found.mean.high;
         saved[plane] = P(0);
@@ -226,7 +156,6 @@ SPIKENORM_DEVICE void norm_forward(const NormParams& p) {
     const bool whole = p.phase == SPIKENORM_PHASE_BOTH;
     const bool sums = p.phase != SPIKENORM_PHASE_APPLY;
     P* pivots = b.row_state();
-    RowStatistics<P>* statistics = reinterpret_cast<RowStatistics<P>*>(pivots + p.tile_channels);
     ForwardCoefficients<P>* coefficients = b.template coefficients<ForwardCoefficients<P>>();
 
     for (unsigned tile = b.team; tile < p.tiles; tile += p.teams) {
@@ -253,31 +182,26 @@ SPIKENORM_DEVICE void norm_forward(const NormParams& p) {
         if (whole) {
             merge_moments(b);
             block_sync();
-            const unsigned rows = p.statistics_stride != 0 ? p.steps : 1;
-            for (unsigned i = thread_index(); i < rows * b.live; i += thread_count()) {
-                const unsigned c = i % b.live;
-                statistics[i / b.live * p.tile_channels + c] =
-                    finish_row<P>(p, i / b.live, b.channel + c, pivots[c], b.member == 0,
-                                  [&](unsigned t) { return b.merged()[t * p.tile_channels + c]; });
-            }
-            block_sync();
+            part_with(b);
         }
+        // Of a row shared over time each step's thread finds the statistics, and step 0's writes them.
         for_each_cell(b, [&](unsigned t, unsigned c) {
             const unsigned step = p.first_step + t;
             const unsigned channel = b.channel + c;
             const bool first_of_row = b.member == 0 && (p.statistics_stride != 0 || step == 0);
-            const RowStatistics<P> row = whole ? statistics[(p.statistics_stride != 0 ? t * p.tile_channels : 0) + c]
+            const auto cell = [&](unsigned other) { return b.merged()[other * p.tile_channels + c]; };
+            const RowStatistics<P> row = whole ? finish_row<P>(p, step, channel, pivots[c], first_of_row, cell)
                                                : known_row<P>(p, step, channel, first_of_row);
             const double scale = p.scale != nullptr ? static_cast<const P*>(p.scale)[step] : 1.0;
             const double weight = entry<P>(p.weight, p.weight_stride, step, channel, 1.0);
             const double bias = entry<P>(p.bias, p.bias_stride, step, channel, 0.0);
+            coefficients[t * p.tile_channels + c] = {row.mean, static_cast<P>(scale * weight * row.inverse),
+                                                     static_cast<P>(scale * bias)};
             if (b.member == 0) {
                 keep<P>(p.weight_out, p.weight_stride, step, channel, weight);
                 keep<P>(p.bias_out, p.bias_stride, step, channel, bias);
                 if (p.scale_out != nullptr && channel == 0) static_cast<P*>(p.scale_out)[step] = static_cast<P>(scale);
             }
-            coefficients[t * p.tile_channels + c] = {row.mean, static_cast<P>(scale * weight * row.inverse),
-                                                     static_cast<P>(scale * bias)};
         });
         // From the last chunk, which is still here, to the first: what was read last is in L2.
         for (unsigned chunk = chunks; chunk-- > 0;) {

@@ -101,6 +101,19 @@ SPIKENORM_DEVICE P deviation(P value, Split<P> mean) {
     return (value - mean.high) - mean.low;
 }
 
+// 1 / sqrt(value). For float a rough one and a step of Newton's method, in double, which leaves far less than float
+// rounds off; the exact one takes ten times as long, and everything waits for it.
+template <typename P>
+SPIKENORM_DEVICE P inverse_root(double value) {
+    if constexpr (sizeof(P) == sizeof(float)) {
+        if (value > 1e-30 && value < 1e30) {
+            const double rough = rough_inverse_root(static_cast<float>(value));
+            return static_cast<P>(rough * (1.5 - 0.5 * value * rough * rough));
+        }
+    }
+    return static_cast<P>(1.0 / square_root(value));
+}
+
 // A sum without rounding errors worth the name, four instructions a term. It starts at a number so large that no term
 // is larger than the sum so far: then what an addition rounds off is term - (next - sum), exactly (Dekker). That
 // number is the largest term so far, with room to grow, times `bound`: a power of two, at least four times the terms

@@ -30,6 +30,7 @@ template <typename T>
 SPIKENORM_DEVICE void publish(const Block<T>& b) {
     const NormParams& p = b.p;
     if (p.sync == SPIKENORM_SYNC_COOPERATIVE || p.phase == SPIKENORM_PHASE_SUMS) {
+        block_sync();
         for_each_cell(b, [&](unsigned t, unsigned c) {
             const Pair mine = b.results()[t * p.tile_channels + c];
             double* at = slot(p, t, b.channel + c, b.member);
@@ -39,7 +40,8 @@ SPIKENORM_DEVICE void publish(const Block<T>& b) {
     }
     if (p.phase == SPIKENORM_PHASE_SUMS) return;
     if (p.sync == SPIKENORM_SYNC_CLUSTER) {
-        cluster_sync();
+        cluster_arrive();
+        cluster_wait();
     } else if (p.sync == SPIKENORM_SYNC_COOPERATIVE) {
         cooperative_sync(p.barriers + 1 + b.team, b.member, p.team);
     } else {
@@ -47,10 +49,14 @@ SPIKENORM_DEVICE void publish(const Block<T>& b) {
     }
 }
 
-// Keeps what a block has found until its peers have read it.
+// Says that this thread has read what its peers have found, and waits until they have read what it has.
+template <typename T>
+SPIKENORM_DEVICE void part_with(const Block<T>& b) {
+    if (b.p.sync == SPIKENORM_SYNC_CLUSTER) cluster_arrive();
+}
 template <typename T>
 SPIKENORM_DEVICE void release(const Block<T>& b) {
-    if (b.p.phase == SPIKENORM_PHASE_BOTH && b.p.sync == SPIKENORM_SYNC_CLUSTER) cluster_sync();
+    if (b.p.phase == SPIKENORM_PHASE_BOTH && b.p.sync == SPIKENORM_SYNC_CLUSTER) cluster_wait();
 }
 
 template <typename T>
@@ -64,49 +70,30 @@ SPIKENORM_DEVICE Pair pair_of_member(const Block<T>& b, unsigned member, unsigne
     return b.results()[cell];
 }
 
-// Calls work(t, c, lanes' first member, members apart, store) with up to 32 lanes sharing a cell; every lane of a warp
-// calls, and `store` tells which one of a cell is to write.
-template <typename T, class Work>
-SPIKENORM_DEVICE void for_each_shared_cell(const Block<T>& b, Work work) {
-    const NormParams& p = b.p;
-    unsigned shift = 0;
-    while ((1u << shift) < p.team && shift < 5) shift += 1;
-    const unsigned width = 1u << shift;
-    const unsigned cells = p.steps * b.live;
-    const float per_channel = reciprocal_of(static_cast<float>(b.live));
-#pragma unroll 1
-    for (unsigned base = b.warp * 32; base < cells << shift; base += b.warps * 32) {
-        const unsigned index = (base + b.lane) >> shift;
-        const unsigned cell = smaller(index, cells - 1);
-        const unsigned t = quotient(cell, per_channel);
-        const unsigned member = b.lane & (width - 1);
-        work(t, cell - t * b.live, member, width, index < cells && member == 0);
-    }
-}
-
-// Sum over `width` neighbouring lanes, the same bits in each.
-SPIKENORM_DEVICE double sum_over(double value, unsigned width) {
-    for (unsigned mask = 1; mask < width; mask *= 2) value += shuffle_xor(value, mask);
-    return value;
-}
-
 // merged() of every cell from all members, in the same order in every block. Here from moments: the mean of means,
 // then squared deviations from it.
 template <typename T>
 SPIKENORM_DEVICE void merge_moments(const Block<T>& b) {
     const NormParams& p = b.p;
-    for_each_shared_cell(b, [&](unsigned t, unsigned c, unsigned first, unsigned width, bool store) {
-        const auto count = [&](unsigned member) { return values_between(p, first_row(p, member), first_row(p, member + 1)); };
-        double sum = 0.0;
-#pragma unroll 1
-        for (unsigned member = first; member < p.team; member += width) sum += count(member) * pair_of_member(b, member, t, c).a;
-        const double mean = sum_over(sum, width) * p.per_cell;
-        double m2 = 0.0;
-#pragma unroll 1
-        for (unsigned member = first; member < p.team; member += width) {
+    for_each_shared_cell(b, p.team, [&](unsigned t, unsigned c, unsigned first, unsigned width, bool store) {
+        const auto moments = [&](unsigned member) {
             const Pair pair = pair_of_member(b, member, t, c);
-            const double off = pair.a - mean;
-            m2 += pair.b + count(member) * off * off;
+            return Moments{values_between(p, first_row(p, member), first_row(p, member + 1)), pair.a, pair.b};
+        };
+        // A lane has one member, but in large teams.
+        const Moments own = first < p.team ? moments(first) : Moments{0.0, 0.0, 0.0};
+        double sum = own.count * own.mean;
+#pragma unroll 1
+        for (unsigned member = first + width; member < p.team; member += width) {
+            const Moments other = moments(member);
+            sum += other.count * other.mean;
+        }
+        const double mean = sum_over(sum, width) * p.per_cell;
+        double m2 = own.m2 + own.count * (own.mean - mean) * (own.mean - mean);
+#pragma unroll 1
+        for (unsigned member = first + width; member < p.team; member += width) {
+            const Moments other = moments(member);
+            m2 += other.m2 + other.count * (other.mean - mean) * (other.mean - mean);
         }
         m2 = sum_over(m2, width);
         if (store) b.merged()[t * p.tile_channels + c] = Pair{mean, m2};
@@ -117,7 +104,7 @@ SPIKENORM_DEVICE void merge_moments(const Block<T>& b) {
 template <typename T>
 SPIKENORM_DEVICE void merge_sums(const Block<T>& b) {
     const NormParams& p = b.p;
-    for_each_shared_cell(b, [&](unsigned t, unsigned c, unsigned first, unsigned width, bool store) {
+    for_each_shared_cell(b, p.team, [&](unsigned t, unsigned c, unsigned first, unsigned width, bool store) {
         Pair sums{0.0, 0.0};
 #pragma unroll 1
         for (unsigned member = first; member < p.team; member += width) {

@@ -60,7 +60,6 @@ struct Block {
     const NormParams& p;
     char* shared;
     unsigned team, member;
-    unsigned lane, warp, warps;
     unsigned channel, live;    // first channel of the tile, and how many
     unsigned begin, end;       // rows of this member
     unsigned first, rows;      // rows of the chunk in shared memory
@@ -68,9 +67,12 @@ struct Block {
 
     SPIKENORM_DEVICE explicit Block(const NormParams& params)
         : p(params), shared(dynamic_shared()), team(block_index() / params.team),
-          member(block_index() % params.team), lane(thread_index() % 32), warp(thread_index() / 32),
-          warps(thread_count() / 32), channel(0), live(0), begin(first_row(params, member)),
+          member(block_index() % params.team), channel(0), live(0), begin(first_row(params, member)),
           end(first_row(params, member + 1)), first(0), rows(0), buffer(0) {}
+
+    static SPIKENORM_DEVICE unsigned lane() { return thread_index() % 32; }
+    static SPIKENORM_DEVICE unsigned warp() { return thread_index() / 32; }
+    static SPIKENORM_DEVICE unsigned warps() { return thread_count() / 32; }
 
     SPIKENORM_DEVICE void enter_tile(unsigned tile) {
         channel = tile * p.tile_channels;
@@ -86,6 +88,8 @@ struct Block {
     SPIKENORM_DEVICE unsigned cells() const { return p.steps * p.tile_channels; }
     SPIKENORM_DEVICE Pair* results() const { return reinterpret_cast<Pair*>(shared); }
     SPIKENORM_DEVICE Pair* partial() const { return reinterpret_cast<Pair*>(shared + p.partial_offset); }
+    // Forward's parts.
+    SPIKENORM_DEVICE Moments* parts() const { return reinterpret_cast<Moments*>(shared + p.partial_offset); }
     // What all members found together; takes the place of the partial sums.
     SPIKENORM_DEVICE Pair* merged() const { return partial(); }
     SPIKENORM_DEVICE P* row_state() const { return reinterpret_cast<P*>(shared + p.row_offset); }
@@ -126,7 +130,7 @@ SPIKENORM_DEVICE void load_chunk_by(const Block<T>& b, const char* global, unsig
         char* to = b.row(tensor, step, row);
         // Where a row is in several pieces, the tile is one channel.
         const unsigned values = p.segments == 1 ? b.live * p.space : row_values(p, b.first + row);
-#pragma unroll 4
+#pragma unroll 1
         for (unsigned at = first * BYTES; at < values * bytes; at += lanes * BYTES) copy_in<BYTES>(to + at, from + at);
     }
 }
@@ -144,16 +148,6 @@ SPIKENORM_DEVICE void load_chunk(const Block<T>& b, const void* tensor_data, uns
             if constexpr (sizeof(T) <= 2) load_chunk_by<2>(b, global, tensor);
     }
 }
-
-// Sum over the lanes of a warp, the same bits in every lane.
-SPIKENORM_DEVICE double warp_sum(double value) {
-    for (unsigned mask = 16; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
-    return value;
-}
-
-// The two ways to lay threads over a tile. `sum` gives each part of each cell's Pair to partial(), from bodies with
-// add(x[], dy[]) and sums(); `apply` writes body(x, dy) to `out`. TENSORS is 1 (x) or 2 (x, dy). `make(t, c)` makes
-// the body of a cell; for sums it is given the bound of an accumulator as well.
 
 // Starts loading the chunk. With two buffers, a tile is one chunk and has been on its way since the tile before: what is
 // started then is the next tile, so that memory does not rest while this one is computed.
@@ -185,226 +179,12 @@ SPIKENORM_DEVICE void finish_loading(const Block<T>& b, unsigned tile) {
     }
 }
 
-// V values of a thread, as they are computed with.
-template <typename T, int V>
-SPIKENORM_DEVICE void widen_pack(typename Element<T>::P (&values)[V], const char* shared) {
-    const Pack<T, V> pack = *reinterpret_cast<const Pack<T, V>*>(shared);
+// Sum over the lanes of a warp, the same bits in every lane.
+template <typename P>
+SPIKENORM_DEVICE P warp_sum(P value) {
 #pragma unroll
-    for (int v = 0; v < V; ++v) values[v] = Element<T>::load(pack.value[v]);
-}
-
-template <typename T, int V>
-SPIKENORM_DEVICE void narrow_pack(T* global, const typename Element<T>::P (&values)[V]) {
-    using Whole = Word<V * static_cast<int>(sizeof(T))>;
-    Pack<T, V> pack;
-    if constexpr (V % 2 == 0 && sizeof(T) == 2) {
-#pragma unroll
-        for (int v = 0; v < V; v += 2) Element<T>::store_two(&pack.value[v], values[v], values[v + 1]);
-    } else {
-#pragma unroll
-        for (int v = 0; v < V; ++v) pack.value[v] = Element<T>::store(values[v]);
-    }
-    store_word(reinterpret_cast<Whole*>(global), *reinterpret_cast<const Whole*>(&pack));
-}
-
-// Lanes over the values of one channel, V at a time (V divides S): a warp takes a part of a cell.
-template <int V>
-struct SpaceLanes {
-    // Calls work(t, c, part) for each item of this warp's.
-    template <typename T, class Work>
-    static SPIKENORM_DEVICE void for_each_item(const Block<T>& b, Work work) {
-        const NormParams& p = b.p;
-        const unsigned items = p.steps * b.live * p.parts;
-        const float per_part = reciprocal_of(static_cast<float>(p.parts));
-        const float per_channel = reciprocal_of(static_cast<float>(b.live));
-#pragma unroll 1
-        for (unsigned item = b.warp; item < items; item += b.warps) {
-            const unsigned cell = quotient(item, per_part);
-            const unsigned t = quotient(cell, per_channel);
-            work(t, cell - t * b.live, item - cell * p.parts);
-        }
-    }
-
-    // Calls act(row, first value) for each pack of this lane's in a part of a cell.
-    template <typename T, class Act>
-    static SPIKENORM_DEVICE void for_each_pack(const Block<T>& b, unsigned part, Act act) {
-        const NormParams& p = b.p;
-        const unsigned columns = p.segment / V;
-        const float per_column = reciprocal_of(static_cast<float>(columns));
-        const unsigned by_row = quotient(p.parts * 32, per_column);
-        const unsigned by_column = p.parts * 32 - by_row * columns;
-        const unsigned start = part * 32 + b.lane;
-        unsigned row = quotient(start, per_column);
-        unsigned column = start - row * columns;
-#pragma unroll 1
-        while (row < b.rows) {
-            if (p.segments == 1 || column * V < row_values(p, b.first + row)) act(row, column * V);
-            row += by_row;
-            column += by_column;
-            if (column >= columns) {
-                column -= columns;
-                row += 1;
-            }
-        }
-    }
-
-    template <int TENSORS, typename T, class Make>
-    static SPIKENORM_DEVICE void sum(const Block<T>& b, Make make) {
-        using P = typename Element<T>::P;
-        const NormParams& p = b.p;
-        const unsigned packs = (b.rows * (p.segment / V) + p.parts * 32 - 1) / (p.parts * 32);
-        const P bound = bound_of_sum<P>(packs * V);
-        for_each_item(b, [&](unsigned t, unsigned c, unsigned part) {
-            auto body = make(t, c, bound);
-            const char* first = b.row(0, t, 0) + c * p.segment * static_cast<unsigned>(sizeof(T));
-            for_each_pack(b, part, [&](unsigned row, unsigned at) {
-                const char* here = first + row * p.pitch + at * static_cast<unsigned>(sizeof(T));
-                P x[V], dy[V];
-                widen_pack<T, V>(x, here);
-                if constexpr (TENSORS == 2) widen_pack<T, V>(dy, here + p.tensor_bytes);
-                body.add(x, dy);
-            });
-            const Pair own = body.sums();
-            const Pair sums{warp_sum(own.a), warp_sum(own.b)};
-            if (b.lane == 0) b.partial()[(t * p.tile_channels + c) * p.parts + part] = sums;
-        });
-    }
-
-    template <int TENSORS, typename T, class Make>
-    static SPIKENORM_DEVICE void apply(const Block<T>& b, void* out, Make make) {
-        using P = typename Element<T>::P;
-        const NormParams& p = b.p;
-        for_each_item(b, [&](unsigned t, unsigned c, unsigned part) {
-            const auto body = make(t, c);
-            const char* first = b.row(0, t, 0) + c * p.segment * static_cast<unsigned>(sizeof(T));
-            T* to = static_cast<T*>(out) + cell_offset(p, t, b.channel + c);
-            for_each_pack(b, part, [&](unsigned row, unsigned at) {
-                const char* here = first + row * p.pitch + at * static_cast<unsigned>(sizeof(T));
-                P x[V], dy[V];
-                widen_pack<T, V>(x, here);
-                if constexpr (TENSORS == 2) widen_pack<T, V>(dy, here + p.tensor_bytes);
-#pragma unroll
-                for (int v = 0; v < V; ++v) x[v] = body(x[v], dy[v]);
-                narrow_pack<T, V>(to + row_offset(p, b.first + row) + at, x);
-            });
-        });
-    }
-};
-
-// S = 1: lanes over channels, V neighbours each; `lane_columns` lanes side by side, the other lanes of
-// the warp and the parts over rows. Channels past the tile's last are computed and dropped.
-template <int V>
-struct ChannelLanes {
-    // Calls work(t, part, c) for each item of this warp's; c is the first of this lane's channels.
-    template <typename T, class Work>
-    static SPIKENORM_DEVICE void for_each_item(const Block<T>& b, Work work) {
-        const NormParams& p = b.p;
-        const unsigned columns = (b.live + V - 1) / V;
-        const unsigned groups = (columns + p.lane_columns - 1) / p.lane_columns;
-        const unsigned items = p.steps * groups * p.parts;
-        const float per_part = reciprocal_of(static_cast<float>(p.parts));
-        const float per_group = reciprocal_of(static_cast<float>(groups));
-        const unsigned own = b.lane & (p.lane_columns - 1);
-#pragma unroll 1
-        for (unsigned item = b.warp; item < items; item += b.warps) {
-            const unsigned group = quotient(item, per_part);
-            const unsigned t = quotient(group, per_group);
-            work(t, item - group * p.parts, ((group - t * groups) * p.lane_columns + own) * V);
-        }
-    }
-
-    // Calls act(row) for each row of this lane's in a part.
-    template <typename T, class Act>
-    static SPIKENORM_DEVICE void for_each_row(const Block<T>& b, unsigned part, Act act) {
-        const unsigned lane_rows = 32 / b.p.lane_columns;
-#pragma unroll 1
-        for (unsigned row = part * lane_rows + b.lane / b.p.lane_columns; row < b.rows; row += b.p.parts * lane_rows) act(row);
-    }
-
-    template <int TENSORS, typename T, class Make>
-    static SPIKENORM_DEVICE void sum(const Block<T>& b, Make make) {
-        using P = typename Element<T>::P;
-        using Body = decltype(make(0u, 0u, P(0)));
-        const NormParams& p = b.p;
-        const unsigned at_once = p.parts * (32 / p.lane_columns);
-        const P bound = bound_of_sum<P>((b.rows + at_once - 1) / at_once);
-        for_each_item(b, [&](unsigned t, unsigned part, unsigned c) {
-            Body body[V];
-#pragma unroll
-            for (int v = 0; v < V; ++v) body[v] = make(t, smaller(c + v, b.live - 1), bound);
-            if (c < b.live) {
-                for_each_row(b, part, [&](unsigned row) {
-                    const char* here = b.row(0, t, row) + c * static_cast<unsigned>(sizeof(T));
-                    P x[V], dy[V];
-                    widen_pack<T, V>(x, here);
-                    if constexpr (TENSORS == 2) widen_pack<T, V>(dy, here + p.tensor_bytes);
-#pragma unroll
-                    for (int v = 0; v < V; ++v) {
-                        const P one_x[1] = {x[v]};
-                        const P one_dy[1] = {dy[v]};
-                        body[v].add(one_x, one_dy);
-                    }
-                });
-            }
-#pragma unroll
-            for (int v = 0; v < V; ++v) {
-                Pair sums = body[v].sums();
-                for (unsigned mask = p.lane_columns; mask < 32; mask *= 2) {
-                    sums.a += shuffle_xor(sums.a, mask);
-                    sums.b += shuffle_xor(sums.b, mask);
-                }
-                if (b.lane < p.lane_columns && c + v < b.live) {
-                    b.partial()[(t * p.tile_channels + c + v) * p.parts + part] = sums;
-                }
-            }
-        });
-    }
-
-    template <int TENSORS, typename T, class Make>
-    static SPIKENORM_DEVICE void apply(const Block<T>& b, void* out, Make make) {
-        using P = typename Element<T>::P;
-        using Body = decltype(make(0u, 0u));
-        const NormParams& p = b.p;
-        // What aligns copies as wide as a pack aligns packs.
-        const bool whole = p.copy_bytes >= V * sizeof(T);
-        for_each_item(b, [&](unsigned t, unsigned part, unsigned c) {
-            if (c >= b.live) return;
-            Body body[V];
-#pragma unroll
-            for (int v = 0; v < V; ++v) body[v] = make(t, smaller(c + v, b.live - 1));
-            T* to = static_cast<T*>(out) + cell_offset(p, t, b.channel + c);
-            for_each_row(b, part, [&](unsigned row) {
-                const char* here = b.row(0, t, row) + c * static_cast<unsigned>(sizeof(T));
-                P x[V], dy[V];
-                widen_pack<T, V>(x, here);
-                if constexpr (TENSORS == 2) widen_pack<T, V>(dy, here + p.tensor_bytes);
-#pragma unroll
-                for (int v = 0; v < V; ++v) x[v] = body[v](x[v], dy[v]);
-                T* at = to + row_offset(p, b.first + row);
-                if (whole) {
-                    narrow_pack<T, V>(at, x);
-                } else {
-#pragma unroll
-                    for (int v = 0; v < V; ++v) {
-                        if (c + v < b.live) at[v] = Element<T>::store(x[v]);
-                    }
-                }
-            });
-        });
-    }
-};
-
-// Adds up the parts of a cell, in order.
-template <typename T>
-SPIKENORM_DEVICE Pair sum_parts(const Block<T>& b, unsigned cell) {
-    Pair sums{0.0, 0.0};
-#pragma unroll 1
-    for (unsigned part = 0; part < b.p.parts; ++part) {
-        const Pair& one = b.partial()[cell * b.p.parts + part];
-        sums.a += one.a;
-        sums.b += one.b;
-    }
-    return sums;
+    for (unsigned mask = 16; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
+    return value;
 }
 
 // Calls act(t, c) for each live cell, threads over cells. Such loops take few turns, and unrolled would only fill the
@@ -417,6 +197,33 @@ SPIKENORM_DEVICE void for_each_cell(const Block<T>& b, Act act) {
         const unsigned t = quotient(i, per_channel);
         act(t, i - t * b.live);
     }
+}
+
+// Calls work(t, c, first, apart, store) with up to 32 lanes sharing a cell over `shares` things: a lane takes number
+// `first` and every `apart`th after it. Every lane of a warp calls, and `store` tells which one of a cell is to write.
+template <typename T, class Work>
+SPIKENORM_DEVICE void for_each_shared_cell(const Block<T>& b, unsigned shares, Work work) {
+    const NormParams& p = b.p;
+    unsigned shift = 0;
+    while ((1u << shift) < shares && shift < 5) shift += 1;
+    const unsigned apart = 1u << shift;
+    const unsigned cells = p.steps * b.live;
+    const float per_channel = reciprocal_of(static_cast<float>(b.live));
+#pragma unroll 1
+    for (unsigned base = b.warp() * 32; base < cells << shift; base += b.warps() * 32) {
+        const unsigned index = (base + b.lane()) >> shift;
+        const unsigned cell = smaller(index, cells - 1);
+        const unsigned t = quotient(cell, per_channel);
+        const unsigned first = b.lane() & (apart - 1);
+        work(t, cell - t * b.live, first, apart, index < cells && first == 0);
+    }
+}
+
+// Sum over `width` neighbouring lanes, the same bits in each.
+SPIKENORM_DEVICE double sum_over(double value, unsigned width) {
+#pragma unroll 1
+    for (unsigned mask = 1; mask < width; mask *= 2) value += shuffle_xor(value, mask);
+    return value;
 }
 
 }  // namespace spikenorm

@@ -33,6 +33,8 @@ pub struct CudaDevice {
 const MOST_THREADS: usize = 1024;
 /// Threads of the smaller blocks that are considered beside the largest.
 const FEWER_THREADS: usize = 256;
+/// What memory is read in.
+const LINE_BYTES: usize = 128;
 /// Cells of a tile, (steps × channels): their sums are kept beside the tile.
 const MOST_CELLS: usize = 2048;
 
@@ -215,16 +217,23 @@ impl CudaPlan {
     }
 
     fn load(&self, device: &CudaDevice) -> Load {
-        let row = self.tile_channels * self.segment * self.dtype.size() * self.steps;
+        let rows = self.rows.div_ceil(self.team);
+        let slab = self.tile_channels * self.segment;
         Load {
             blocks: self.blocks(),
             resident: device.resident(self.threads, self.offsets.total),
-            rounds: self.tiles.div_ceil(self.teams) * self.grid.t.div_ceil(self.steps),
-            member_bytes: self.rows.div_ceil(self.team) * row,
-            slab_bytes: self.tile_channels * self.segment * self.dtype.size(),
+            threads: self.threads,
+            team: self.team,
+            turns: self.tiles.div_ceil(self.teams) * self.grid.t.div_ceil(self.steps),
+            values: rows * slab * self.steps,
+            rows: rows * self.steps,
+            cells: self.steps * self.tile_channels,
+            parts: self.parts,
+            value_bytes: self.dtype.size(),
+            slab_bytes: slab * self.dtype.size(),
             chunks: self.chunks(),
+            buffers: self.buffers,
             segmented: self.segments > 1,
-            narrow: self.copy_bytes < 16,
             sync: self.sync,
             pass: self.pass,
         }
@@ -362,7 +371,7 @@ impl Shape<'_> {
             return None;
         }
         let copy_bytes = self.copy_bytes(tile_channels, tiles, segment, segments);
-        let copy_lanes = copy_lanes((tile_channels * segment * size).div_ceil(copy_bytes));
+        let copy_lanes = copy_lanes((tile_channels * segment * size).div_ceil(copy_bytes), copy_bytes);
         Some(CudaPlan {
             pass: self.pass,
             grid,
@@ -402,7 +411,7 @@ impl Shape<'_> {
     fn lanes(&self, segment: usize) -> Lanes {
         let wide = 16 / self.dtype.size();
         if self.grid.s == 1 {
-            return Lanes::Channel(if self.dtype == DType::F64 { 1 } else { 4 });
+            return Lanes::Channel(if self.dtype == DType::F64 { 1 } else { 2 });
         }
         let divides = |vector: &usize| {
             segment.is_multiple_of(*vector)
@@ -435,12 +444,12 @@ impl Shape<'_> {
     ) -> SharedOffsets {
         let parameter = self.dtype.parameter().size();
         let cells = steps * tile_channels;
-        let (coefficients_per_cell, row_state) = match self.pass {
-            CudaPass::Backward => (7 * parameter, 16 * cells),
-            _ => (4 * parameter, (tile_channels + 3 * cells) * parameter),
+        let (part, coefficients_per_cell, row_state) = match self.pass {
+            CudaPass::Backward => (16, 7 * parameter, 0),
+            _ => (24, 4 * parameter, tile_channels * parameter),
         };
         let partial = 16 * cells;
-        let coefficients = partial + 16 * cells * parts;
+        let coefficients = partial + part * cells * parts;
         let rows = (coefficients + coefficients_per_cell * cells).next_multiple_of(16);
         let tile = (rows + row_state).next_multiple_of(128);
         let tensor = tensor.next_multiple_of(16);
@@ -470,10 +479,14 @@ impl Shape<'_> {
     }
 }
 
-/// Lanes for rows of `columns` copies: those of which fewest are idle, and of those most.
-fn copy_lanes(columns: usize) -> usize {
+/// Lanes that copy rows of `columns` times `bytes` together: of those that read whole lines, the ones of which fewest are
+/// idle in their last turn.
+fn copy_lanes(columns: usize, bytes: usize) -> usize {
+    let widest = columns.next_power_of_two().min(32);
+    let narrowest = (LINE_BYTES / bytes).min(widest);
     let turns = |lanes: usize| columns.div_ceil(lanes) * lanes;
-    (0..=5).map(|power| 1 << power).rev().min_by_key(|&lanes| turns(lanes)).unwrap_or(32)
+    let choices = (0..=5).rev().map(|power| 1 << power).filter(|lanes| (narrowest..=widest).contains(lanes));
+    choices.min_by_key(|&lanes| turns(lanes)).unwrap_or(widest)
 }
 
 fn gcd(a: usize, b: usize) -> usize {
