@@ -9,7 +9,7 @@ Checks and measures spikenorm on a GPU, from prebuilt artefacts.
 
   scripts/gpu-check.sh [options] [output folder]
 
-  --only <parts>    of golden,device,sanitizer,bench         (default: all)
+  --only <parts>    of golden,device,sanitizer,plans,bench   (default: all)
   --minutes <m>     at most for each part                    (default: 8)
   --from <file>     what scripts/gpu-pack.mjs made           (default: beside this script, or .cache/gpu-check/)
   --python <path>   a Python with PyTorch, for the peers     (default: python3, where it has torch)
@@ -21,6 +21,7 @@ Checks and measures spikenorm on a GPU, from prebuilt artefacts.
 golden      the golden cases, and every other test that runs on any device
 device      the launcher's tests
 sanitizer   the launcher's tests under compute-sanitizer: memcheck, racecheck, synccheck, initcheck
+plans       what every plan of the batch norms takes, beside what the cost model takes it for
 bench       the benchmark, beside PyTorch and SpikingJelly where a Python has them
 
 The output folder is $OUT, or gpu-check-output. Exit status: 0 all good, 1 something failed, 2 wrong usage, 3 no GPU here.
@@ -34,7 +35,7 @@ wrong() {
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-only=golden,device,sanitizer,bench
+only=golden,device,sanitizer,plans,bench
 minutes=8
 from=
 python=python3
@@ -65,7 +66,7 @@ while (($#)); do
 done
 [[ $minutes =~ ^[0-9]+([.][0-9]+)?$ ]] || wrong "--minutes takes a number, not '$minutes'"
 for part in ${only//,/ }; do
-  [[ " golden device sanitizer bench " == *" $part "* ]] || wrong "--only: no part '$part'; see --help"
+  [[ " golden device sanitizer plans bench " == *" $part "* ]] || wrong "--only: no part '$part'; see --help"
 done
 seconds=$(awk -v m="$minutes" 'BEGIN { printf "%d", m * 60 }')
 
@@ -86,7 +87,7 @@ cd "$tree" || exit 1
 SPIKENORM_COMMIT=$(cat COMMIT)
 export SPIKENORM_COMMIT
 node=$tree/bin/node
-chmod +x bin/node bin/device-tests/*
+chmod +x bin/node bin/plans bin/device-tests/*
 
 reason=$("$node" --input-type=module -e "
 import { cuda } from 'spikenorm'
@@ -182,6 +183,16 @@ part_sanitizer() {
   done
 }
 
+part_plans() {
+  begin 'plans'
+  local log=$out/plans.log status
+  : >"$log"
+  limited "$seconds" "$log" bin/plans --csv "$out/plans.csv" ${quick:+--chosen}
+  status=$?
+  cat "$log"
+  note plans "$status" $((SECONDS - started)) "$(($(wc -l <"$out/plans.csv") - 1)) plans timed"
+}
+
 # benchmark NAME SHARE OPTIONS…: a run with a share (in percent) of the time. It stops by itself and writes what it has; the
 # limit is for what hangs.
 benchmark() {
@@ -216,7 +227,7 @@ part_bench() {
     --shape 4,32,64,56x56 --shape 4,32,256,14x14 --shape 4,128,512,4x4
 }
 
-for part in golden device sanitizer bench; do
+for part in golden device sanitizer plans bench; do
   if [[ ,$only, == *,$part,* ]]; then "part_$part"; fi
 done
 

@@ -68,16 +68,19 @@ function options() {
   }
 }
 
-/** The compiled tests of crates/cuda that need a device, by name. */
-function buildDeviceTests() {
-  const args = ['test', '-p', 'spikenorm-cuda', '--test', 'device*', '--no-run', '--message-format=json']
-  const messages = run('cargo', args, { stdio: ['ignore', 'pipe', 'inherit'] })
+/** What `cargo <args>` of crates/cuda compiles of a kind, by name. */
+function build(kind, args) {
+  const env = { ...process.env, CARGO_PROFILE_BENCH_LTO: 'off', CARGO_PROFILE_BENCH_CODEGEN_UNITS: '16' }
+  const messages = run('cargo', [...args, '-p', 'spikenorm-cuda', '--no-run', '--message-format=json'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env,
+  })
   const built = messages
     .split('\n')
     .filter((line) => line.startsWith('{'))
     .map((line) => JSON.parse(line))
-    .filter(({ target, executable }) => target?.kind?.includes('test') && executable)
-  if (built.length === 0) fail('cargo built no tests named device*')
+    .filter(({ target, executable }) => target?.kind?.includes(kind) && executable)
+  if (built.length === 0) fail(`cargo ${args.join(' ')} built nothing`)
   return built.map(({ target, executable }) => ({ name: target.name, executable }))
 }
 
@@ -157,7 +160,8 @@ async function main() {
   if (given.help) return console.log(HELP)
   process.env.PATH = `${process.env.PATH}${delimiter}${join(homedir(), '.cargo', 'bin')}`
   if (!given['no-build']) run(process.execPath, ['scripts/prepare.mjs'], { stdio: 'inherit' })
-  const deviceTests = buildDeviceTests()
+  const deviceTests = build('test', ['test', '--test', 'device*'])
+  const benches = build('bench', ['bench', '--bench', 'plans'])
   rmSync(TARGET, { recursive: true, force: true })
   mkdirSync(join(TREE, 'bin'), { recursive: true })
   packPackage()
@@ -165,11 +169,14 @@ async function main() {
   await packTests()
   packNode(given.node ?? process.execPath)
   mkdirSync(join(TREE, 'bin', 'device-tests'))
-  for (const { name, executable } of deviceTests) {
-    const target = join(TREE, 'bin', 'device-tests', name)
-    copyFileSync(executable, target)
+  const programs = [
+    ...deviceTests.map(({ name, executable }) => ({ executable, target: join('device-tests', name) })),
+    ...benches.map(({ name, executable }) => ({ executable, target: name })),
+  ]
+  for (const { executable, target } of programs) {
+    copyFileSync(executable, join(TREE, 'bin', target))
     // Debug symbols are most of it, and compute-sanitizer names kernels without them.
-    spawnSync('strip', ['--strip-debug', target])
+    spawnSync('strip', ['--strip-debug', join(TREE, 'bin', target)])
   }
   packPython(given.python ?? 'python3')
   copyFileSync(join(ROOT, 'scripts', 'gpu-check.sh'), join(TARGET, 'gpu-check.sh'))

@@ -86,17 +86,14 @@ fn check_fits(plan: &CudaPlan, device: &CudaDevice, alignment: usize) -> Result<
     let slab = plan.tile_channels * plan.segment * size;
     prop_assert!(plan.offsets.total <= device.shared_per_block);
     prop_assert!(plan.offsets.tensor >= plan.steps * plan.chunk_rows * plan.pitch);
-    let tiles = plan.buffers * plan.pass.tensors() * plan.offsets.tensor;
+    let tiles = plan.pass.tensors() * plan.offsets.tensor;
     prop_assert!(plan.offsets.total >= plan.offsets.tile + tiles);
-    prop_assert!(plan.buffers == 1 || (plan.chunks() == 1 && plan.teams < plan.tiles));
     prop_assert!(plan.pitch >= slab && plan.pitch.is_multiple_of(16));
     prop_assert!(plan.team <= plan.rows && plan.teams <= plan.tiles);
     prop_assert!(plan.segments == 1 || plan.tile_channels == 1, "only single channels are cut into pieces");
     match plan.sync {
         TeamSync::Alone => prop_assert_eq!(plan.team, 1),
-        TeamSync::Cluster => {
-            prop_assert!(plan.team <= device.max_cluster && (plan.teams == plan.tiles || plan.buffers > 1));
-        }
+        TeamSync::Cluster => prop_assert!(plan.team <= device.max_cluster && plan.teams == plan.tiles),
         TeamSync::Cooperative => {
             prop_assert!(device.cooperative);
             prop_assert!(

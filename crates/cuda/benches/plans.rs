@@ -211,7 +211,7 @@ impl<'a> Bench<'a> {
 
 fn describe(plan: &CudaPlan, cuda: &Cuda) -> String {
     format!(
-        "{:?},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
+        "{:?},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
         plan.sync,
         plan.team,
         plan.teams,
@@ -221,7 +221,6 @@ fn describe(plan: &CudaPlan, cuda: &Cuda) -> String {
         plan.segments,
         plan.chunk_rows,
         plan.chunks(),
-        plan.buffers,
         plan.steps,
         cuda.limits().resident(plan.threads, plan.offsets.total),
         plan.threads,
@@ -233,7 +232,7 @@ fn describe(plan: &CudaPlan, cuda: &Cuda) -> String {
 
 fn run(cuda: &Cuda, options: &Options) -> Result<()> {
     let mut csv = options.csv.as_ref().map(|path| std::fs::File::create(path).unwrap());
-    let header = "shape,dtype,pass,sync,team,teams,tiles,tile_channels,segment,segments,chunk_rows,chunks,buffers,steps,resident,threads,shared,parts,copy_bytes,cost,us,copy_us";
+    let header = "shape,dtype,pass,sync,team,teams,tiles,tile_channels,segment,segments,chunk_rows,chunks,steps,resident,threads,shared,parts,copy_bytes,cost,us,copy_us";
     if let Some(csv) = &mut csv {
         writeln!(csv, "{header}").unwrap();
     }

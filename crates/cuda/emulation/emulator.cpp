@@ -24,7 +24,6 @@ struct Copy {
     void* to;
     const void* from;
     unsigned bytes;
-    unsigned group;
 };
 
 struct Fiber {
@@ -33,8 +32,6 @@ struct Fiber {
     double offered = 0.0, received = 0.0;
     unsigned mask = 0;
     std::vector<Copy> copies;
-    // Groups of copies closed so far.
-    unsigned groups = 0;
     bool done = false;
 };
 
@@ -285,19 +282,9 @@ char* shared_memory(unsigned rank) {
 void wait_for_block() { Device::running->wait_for_block(); }
 void wait_for_cluster() { Device::running->wait_for_cluster(); }
 double exchange(double value, unsigned mask) { return Device::running->exchange(value, mask); }
-void copy(void* to, const void* from, unsigned bytes) { Device::running->copy({to, from, bytes, Device::running->current().groups}); }
-void close_copies() { Device::running->current().groups += 1; }
-void finish_copies(unsigned groups_left) {
-    Fiber& fiber = Device::running->current();
-    std::vector<Copy> left;
-    for (const Copy& one : std::exchange(fiber.copies, {})) {
-        if (one.group + groups_left < fiber.groups || groups_left == 0) {
-            std::memcpy(one.to, one.from, one.bytes);
-        } else {
-            left.push_back(one);
-        }
-    }
-    fiber.copies = std::move(left);
+void copy(void* to, const void* from, unsigned bytes) { Device::running->copy({to, from, bytes}); }
+void finish_copies() {
+    for (const Copy& one : std::exchange(Device::running->current().copies, {})) std::memcpy(one.to, one.from, one.bytes);
 }
 void pause() { Device::running->pause(); }
 

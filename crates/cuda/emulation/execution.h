@@ -28,8 +28,7 @@ void wait_for_block();
 void wait_for_cluster();
 double exchange(double value, unsigned mask);
 void copy(void* to, const void* from, unsigned bytes);
-void close_copies();
-void finish_copies(unsigned groups_left);
+void finish_copies();
 void pause();
 std::uint32_t half_to_float_bits(std::uint16_t bits);
 std::uint16_t float_to_half_bits(float value);
@@ -51,9 +50,7 @@ template <int BYTES>
 inline void copy_async(void* shared, const void* global) {
     emulation::copy(shared, global, BYTES);
 }
-inline void copy_wait() { emulation::finish_copies(0); }
-inline void copy_commit() { emulation::close_copies(); }
-inline void copy_wait_but_last() { emulation::finish_copies(1); }
+inline void copy_wait() { emulation::finish_copies(); }
 inline void prefetch(const void*) {}
 
 // All of the barrier is where it is waited for.

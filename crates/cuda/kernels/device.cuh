@@ -62,20 +62,6 @@ SPIKENORM_DEVICE void copy_wait() {
 #endif
 }
 
-// Closes the group of the copies started since the last one.
-SPIKENORM_DEVICE void copy_commit() {
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
-}
-
-// Waits for all groups but the last one.
-SPIKENORM_DEVICE void copy_wait_but_last() {
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.wait_group 1;" ::: "memory");
-#endif
-}
-
 // Says that the value will be read soon.
 SPIKENORM_DEVICE void prefetch(const void* global) { asm volatile("prefetch.global.L1 [%0];" ::"l"(global)); }
 

@@ -1,7 +1,7 @@
 // The two ways to lay threads over a tile in shared memory. `moments` gives each part of each cell's moments to parts():
 // a part has a centre of its own, so that no other warp is waited for between the two passes. `sum` gives the Pair of each
-// part to partial(), from bodies with add(x[], dy[]) and sums(); `apply` writes body(x, dy) to `out`, of one tensor (x) or
-// two. `make(t, c)` makes the body of a cell; for sums it is given the bound of an accumulator as well.
+// part to partial(), from bodies with add(x[], dy[], bound) and sums(bound); `apply` writes body(x, dy) to `out`, of one tensor (x) or
+// two. `make(t, c)` makes the body of a cell.
 #pragma once
 
 #include "moments.cuh"
@@ -84,10 +84,8 @@ struct SpaceLanes {
     static SPIKENORM_DEVICE void sum(const Block<T>& b, Make make) {
         using P = typename Element<T>::P;
         const NormParams& p = b.p;
-        const unsigned packs = (b.rows * (p.segment / V) + p.parts * 32 - 1) / (p.parts * 32);
-        const P bound = bound_of_sum<P>(packs * V);
         for_each_item(b, [&](unsigned t, unsigned c, unsigned part) {
-            auto body = make(t, c, bound);
+            auto body = make(t, c);
             const char* first = b.row(0, t, 0) + c * p.segment * static_cast<unsigned>(sizeof(T));
             for_each_pack(b, part, [&](unsigned row, unsigned at) {
                 const char* here = first + row * p.pitch + at * static_cast<unsigned>(sizeof(T));
@@ -98,10 +96,10 @@ struct SpaceLanes {
                     P x[kAtOnce<V>], dy[kAtOnce<V>];
                     widen_pack(x, x_pack, v);
                     widen_pack(dy, dy_pack, v);
-                    body.add(x, dy);
+                    body.add(x, dy, P(p.bound));
                 }
             });
-            const Pair own = body.sums();
+            const Pair own = body.sums(P(p.bound));
             const Pair sums{warp_sum(own.a), warp_sum(own.b)};
             if (b.lane() == 0) b.partial()[(t * p.tile_channels + c) * p.parts + part] = sums;
         });
@@ -110,8 +108,6 @@ struct SpaceLanes {
     template <typename T, class P>
     static SPIKENORM_DEVICE void moments(const Block<T>& b, const P* pivots) {
         const NormParams& p = b.p;
-        const unsigned packs = (b.rows * (p.segment / V) + p.parts * 32 - 1) / (p.parts * 32);
-        const P bound = bound_of_sum<P>(packs * V);
         for_each_item(b, [&](unsigned t, unsigned c, unsigned part) {
             const char* first = b.row(0, t, 0) + c * p.segment * static_cast<unsigned>(sizeof(T));
             const auto each = [&](auto act) {
@@ -132,9 +128,9 @@ struct SpaceLanes {
                 rough.add(x);
             });
             count = warp_sum(count);
-            SumFromCentre<P> body = SumFromPivot<P>{rough.pivot, warp_sum(rough.a), warp_sum(rough.b)}.centred(count, bound);
-            each([&](const P (&x)[kAtOnce<V>]) { body.add(x); });
-            const Pair own = body.sums();
+            SumFromCentre<P> body = SumFromPivot<P>{rough.pivot, warp_sum(rough.a), warp_sum(rough.b)}.centred(count);
+            each([&](const P (&x)[kAtOnce<V>]) { body.add(x, P(p.bound)); });
+            const Pair own = body.sums(P(p.bound));
             const Pair sums{warp_sum(own.a), warp_sum(own.b)};
             if (b.lane() == 0) b.parts()[(t * p.tile_channels + c) * p.parts + part] = body.moments(count, pivots[c], sums);
         });
@@ -194,14 +190,12 @@ struct ChannelLanes {
     template <typename T, class Make>
     static SPIKENORM_DEVICE void sum(const Block<T>& b, Make make) {
         using P = typename Element<T>::P;
-        using Body = decltype(make(0u, 0u, P(0)));
+        using Body = decltype(make(0u, 0u));
         const NormParams& p = b.p;
-        const unsigned at_once = p.parts * (32 / p.lane_columns);
-        const P bound = bound_of_sum<P>((b.rows + at_once - 1) / at_once);
         for_each_item(b, [&](unsigned t, unsigned part, unsigned c) {
             Body body[V];
 #pragma unroll
-            for (int v = 0; v < V; ++v) body[v] = make(t, smaller(c + v, b.live - 1), bound);
+            for (int v = 0; v < V; ++v) body[v] = make(t, smaller(c + v, b.live - 1));
             if (c < b.live) {
                 for_each_row(b, part, [&](unsigned row) {
                     const char* here = b.row(0, t, row) + c * static_cast<unsigned>(sizeof(T));
@@ -212,13 +206,13 @@ struct ChannelLanes {
                     for (int v = 0; v < V; ++v) {
                         const P one_x[1] = {x[v]};
                         const P one_dy[1] = {dy[v]};
-                        body[v].add(one_x, one_dy);
+                        body[v].add(one_x, one_dy, P(p.bound));
                     }
                 });
             }
 #pragma unroll
             for (int v = 0; v < V; ++v) {
-                Pair sums = body[v].sums();
+                Pair sums = body[v].sums(P(p.bound));
                 for (unsigned mask = p.lane_columns; mask < 32; mask *= 2) {
                     sums.a += shuffle_xor(sums.a, mask);
                     sums.b += shuffle_xor(sums.b, mask);
@@ -233,8 +227,6 @@ struct ChannelLanes {
     template <typename T, class P>
     static SPIKENORM_DEVICE void moments(const Block<T>& b, const P* pivots) {
         const NormParams& p = b.p;
-        const unsigned at_once = p.parts * (32 / p.lane_columns);
-        const P bound = bound_of_sum<P>((b.rows + at_once - 1) / at_once);
         const auto sum_over_rows = [&](auto value) {
 #pragma unroll 1
             for (unsigned mask = p.lane_columns; mask < 32; mask *= 2) value += shuffle_xor(value, mask);
@@ -265,16 +257,16 @@ struct ChannelLanes {
 #pragma unroll
                 for (int v = 0; v < V; ++v) {
                     const SumFromPivot<P> all{rough[v].pivot, sum_over_rows(rough[v].a), sum_over_rows(rough[v].b)};
-                    body[v] = all.centred(count, bound);
+                    body[v] = all.centred(count);
                 }
             }
             each([&](int v, P x) {
                 const P one[1] = {x};
-                body[v].add(one);
+                body[v].add(one, P(p.bound));
             });
 #pragma unroll
             for (int v = 0; v < V; ++v) {
-                const Pair own = body[v].sums();
+                const Pair own = body[v].sums(P(p.bound));
                 const Pair sums{sum_over_rows(own.a), sum_over_rows(own.b)};
                 if (b.lane() < p.lane_columns && c + v < b.live) {
                     b.parts()[(t * p.tile_channels + c + v) * p.parts + part] = body[v].moments(count, pivots[c + v], sums);

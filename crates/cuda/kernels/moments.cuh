@@ -29,22 +29,22 @@ struct SumFromPivot {
         }
     }
     // For the second pass, when this holds the sums of all `count` values.
-    SPIKENORM_DEVICE SumFromCentre<P> centred(P count, P bound) const {
+    SPIKENORM_DEVICE SumFromCentre<P> centred(P count) const {
         const P share = count > P(0) ? P(1) / count : P(0);
         const P centre = pivot + a * share;
         const bool far = magnitude(centre) > P(kFarBeyondSpread) * (b * share);
-        return {centre, far ? centre : P(0), bound, Accumulator<P>::empty(), P(0)};
+        return {centre, far ? centre : P(0), Accumulator<P>::empty(), P(0)};
     }
 };
 
 template <typename P>
 struct SumFromCentre {
-    P centre, base, bound;
+    P centre, base;
     Accumulator<P> a;
     P b;
 
     template <int N>
-    SPIKENORM_DEVICE void add(const P (&x)[N]) {
+    SPIKENORM_DEVICE void add(const P (&x)[N], P bound) {
         P d[N];
         P largest = P(0);
 #pragma unroll
@@ -60,7 +60,7 @@ struct SumFromCentre {
             b = fused(e, e, b);
         }
     }
-    SPIKENORM_DEVICE Pair sums() const { return {a.total(bound), b}; }
+    SPIKENORM_DEVICE Pair sums(P bound) const { return {a.total(bound), b}; }
     // Of `count` values whose sums are `sums`; the mean relative to the pivot.
     SPIKENORM_DEVICE Moments moments(double count, P pivot, Pair sums) const {
         if (count == 0.0) return {0.0, 0.0, 0.0};

@@ -23,10 +23,10 @@ struct BackwardCoefficients {
 // Sums of dy and of dy * (x - base).
 template <typename P>
 struct SumGradients {
-    P base, bound;
+    P base;
     Accumulator<P> a, b;
     template <int N>
-    SPIKENORM_DEVICE void add(const P (&x)[N], const P (&dy)[N]) {
+    SPIKENORM_DEVICE void add(const P (&x)[N], const P (&dy)[N], P bound) {
         P d[N];
         P largest = P(0), largest_dy = P(0);
 #pragma unroll
@@ -43,7 +43,7 @@ struct SumGradients {
             b.add_product(dy[i], d[i]);
         }
     }
-    SPIKENORM_DEVICE Pair sums() const { return {a.total(bound), b.total(bound)}; }
+    SPIKENORM_DEVICE Pair sums(P bound) const { return {a.total(bound), b.total(bound)}; }
 };
 
 // What x is counted from in the sums of a row.
@@ -125,7 +125,7 @@ SPIKENORM_DEVICE void write_gradients(const NormParams& p, unsigned t, unsigned 
 
 // dscale from the terms of all channels, by the last block: a warp per step, lanes over channels.
 template <typename P>
-SPIKENORM_DEVICE void write_scale_outient(const NormParams& p) {
+SPIKENORM_DEVICE void write_scale_gradient(const NormParams& p) {
     const unsigned lane = thread_index() % 32;
     for (unsigned t = thread_index() / 32; t < p.all_steps; t += thread_count() / 32) {
         double sum = 0.0;
@@ -170,7 +170,8 @@ SPIKENORM_DEVICE void norm_backward(const NormParams& p) {
         if (p.phase != SPIKENORM_PHASE_APPLY) {
             for (unsigned chunk = 0; chunk < chunks; ++chunk) {
                 b.enter_chunk(chunk);
-                start_loading<2>(b, tile);
+                load_chunk(b, p.x, 0);
+                load_chunk(b, p.dy, 1);
                 if (chunk == 0) {
                     for_each_cell(b, [&](unsigned t, unsigned c) {
                         expect_entries<P>(p, p.first_step + t, b.channel + c);
@@ -178,11 +179,11 @@ SPIKENORM_DEVICE void norm_backward(const NormParams& p) {
                         rows_of_cells[t * p.tile_channels + c] = saved_row<P>(p, p.first_step + t, b.channel + c);
                     });
                 }
-                finish_loading(b, tile);
+                copy_wait();
                 block_sync();
-                Lanes::sum(b, [&](unsigned t, unsigned c, P bound) {
+                Lanes::sum(b, [&](unsigned t, unsigned c) {
                     const P base = base_of(rows_of_cells[t * p.tile_channels + c]);
-                    return SumGradients<P>{base, bound, Accumulator<P>::empty(), Accumulator<P>::empty()};
+                    return SumGradients<P>{base, Accumulator<P>::empty(), Accumulator<P>::empty()};
                 });
                 block_sync();
                 for_each_shared_cell(b, p.parts, [&](unsigned t, unsigned c, unsigned part, unsigned width, bool store) {
@@ -225,8 +226,9 @@ SPIKENORM_DEVICE void norm_backward(const NormParams& p) {
         for (unsigned chunk = chunks; chunk-- > 0;) {
             b.enter_chunk(chunk);
             if (!whole || chunk + 1 < chunks) {
-                start_loading<2>(b, tile);
-                finish_loading(b, tile);
+                load_chunk(b, p.x, 0);
+                load_chunk(b, p.dy, 1);
+                copy_wait();
             }
             block_sync();
             Lanes::template apply<2>(b, p.out, [&](unsigned t, unsigned c) {
@@ -236,12 +238,11 @@ SPIKENORM_DEVICE void norm_backward(const NormParams& p) {
         }
         if (whole && p.scale_out != nullptr && b.member == 0) {
             if (is_last_block(p.barriers, p.tiles, reinterpret_cast<unsigned*>(b.partial()))) {
-                write_scale_outient<P>(p);
+                write_scale_gradient<P>(p);
             }
             block_sync();
         }
         release(b);
-        b.buffer = p.buffer_bytes - b.buffer;
     }
 }
 
@@ -274,7 +275,7 @@ SPIKENORM_DEVICE void combine_backward(const NormParams& p) {
     if (p.scale_out != nullptr) {
         const unsigned blocks = static_cast<unsigned>((threads + thread_count() - 1) / thread_count());
         if (is_last_block(p.barriers, blocks, reinterpret_cast<unsigned*>(dynamic_shared()))) {
-            write_scale_outient<P>(p);
+            write_scale_gradient<P>(p);
         }
     }
 }

@@ -164,12 +164,12 @@ SPIKENORM_DEVICE void norm_forward(const NormParams& p) {
         if (sums) {
             for (unsigned chunk = 0; chunk < chunks; ++chunk) {
                 b.enter_chunk(chunk);
-                start_loading<1>(b, tile);
+                load_chunk(b, p.x, 0);
                 if (chunk == 0) {
                     for (unsigned c = thread_index(); c < b.live; c += thread_count()) pivots[c] = pivot_of<T>(p, b.channel + c);
                     for_each_cell(b, [&](unsigned t, unsigned c) { expect_entries<P>(p, p.first_step + t, b.channel + c); });
                 }
-                finish_loading(b, tile);
+                copy_wait();
                 block_sync();
                 add_chunk<Lanes>(b, pivots);
             }
@@ -207,8 +207,8 @@ SPIKENORM_DEVICE void norm_forward(const NormParams& p) {
         for (unsigned chunk = chunks; chunk-- > 0;) {
             b.enter_chunk(chunk);
             if (!whole || chunk + 1 < chunks) {
-                start_loading<1>(b, tile);
-                finish_loading(b, tile);
+                load_chunk(b, p.x, 0);
+                copy_wait();
             }
             block_sync();
             Lanes::template apply<1>(b, p.out, [&](unsigned t, unsigned c) {
@@ -217,7 +217,6 @@ SPIKENORM_DEVICE void norm_forward(const NormParams& p) {
             block_sync();
         }
         release(b);
-        b.buffer = p.buffer_bytes - b.buffer;
     }
     if (whole && b.member == 0) count_batch(p, p.teams, reinterpret_cast<unsigned*>(b.partial()));
 }

@@ -154,14 +154,6 @@ struct Accumulator {
     }
 };
 
-// The bound of an accumulator of `count` terms.
-template <typename P>
-SPIKENORM_DEVICE P bound_of_sum(unsigned count) {
-    unsigned bound = 4;
-    while (bound < 4 * count) bound *= 2;
-    return static_cast<P>(bound);
-}
-
 // Two sums of a cell. In forward `a` is the mean (relative to the channel's pivot) and `b` the sum of
 // squared deviations from it; in backward they are sum(dy) and sum(dy*xhat).
 struct Pair {

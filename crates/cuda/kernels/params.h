@@ -81,7 +81,7 @@ struct SpikenormNormParams {
     unsigned int row_offset;
     unsigned int tile_offset;
     unsigned int tensor_bytes;       // from the tile of x to the tile of dy
-    unsigned int buffer_bytes;       // from one buffer of tiles to the other; 0: there is one
+    float bound;                     // of an accumulator: a power of two, at least four times what a thread adds up
 };
 
 struct SpikenormNeuNormParams {

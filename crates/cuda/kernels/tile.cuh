@@ -63,12 +63,11 @@ struct Block {
     unsigned channel, live;    // first channel of the tile, and how many
     unsigned begin, end;       // rows of this member
     unsigned first, rows;      // rows of the chunk in shared memory
-    unsigned buffer;           // bytes to the buffer it is in
 
     SPIKENORM_DEVICE explicit Block(const NormParams& params)
         : p(params), shared(dynamic_shared()), team(block_index() / params.team),
           member(block_index() % params.team), channel(0), live(0), begin(first_row(params, member)),
-          end(first_row(params, member + 1)), first(0), rows(0), buffer(0) {}
+          end(first_row(params, member + 1)), first(0), rows(0) {}
 
     static SPIKENORM_DEVICE unsigned lane() { return thread_index() % 32; }
     static SPIKENORM_DEVICE unsigned warp() { return thread_index() / 32; }
@@ -98,7 +97,7 @@ struct Block {
         return reinterpret_cast<Coefficients*>(shared + p.coefficient_offset);
     }
     SPIKENORM_DEVICE char* row(unsigned tensor, unsigned step, unsigned index) const {
-        return shared + p.tile_offset + buffer + tensor * p.tensor_bytes + (step * p.chunk_rows + index) * p.pitch;
+        return shared + p.tile_offset + tensor * p.tensor_bytes + (step * p.chunk_rows + index) * p.pitch;
     }
 };
 
@@ -146,36 +145,6 @@ SPIKENORM_DEVICE void load_chunk(const Block<T>& b, const void* tensor_data, uns
             return;
         default:
             if constexpr (sizeof(T) <= 2) load_chunk_by<2>(b, global, tensor);
-    }
-}
-
-// Starts loading the chunk. With two buffers, a tile is one chunk and has been on its way since the tile before: what is
-// started then is the next tile, so that memory does not rest while this one is computed.
-template <int TENSORS, typename T>
-SPIKENORM_DEVICE void start_loading(const Block<T>& b, unsigned tile) {
-    const NormParams& p = b.p;
-    const bool two = p.buffer_bytes != 0;
-#pragma unroll 1
-    for (unsigned ahead = two && tile != b.team ? 1 : 0; ahead < (two ? 2 : 1); ++ahead) {
-        Block<T> there = b;
-        if (ahead == 1) {
-            if (tile + p.teams >= p.tiles) break;
-            there.enter_tile(tile + p.teams);
-            there.buffer = p.buffer_bytes - b.buffer;
-        }
-        load_chunk(there, p.x, 0);
-        if constexpr (TENSORS == 2) load_chunk(there, p.dy, 1);
-        if (two) copy_commit();
-    }
-}
-
-// Waits for the chunk, as far as this thread has started it.
-template <typename T>
-SPIKENORM_DEVICE void finish_loading(const Block<T>& b, unsigned tile) {
-    if (b.p.buffer_bytes != 0 && tile + b.p.teams < b.p.tiles) {
-        copy_wait_but_last();
-    } else {
-        copy_wait();
     }
 }
 

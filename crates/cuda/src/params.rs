@@ -76,7 +76,7 @@ pub struct NormParams {
     pub row_offset: u32,
     pub tile_offset: u32,
     pub tensor_bytes: u32,
-    pub buffer_bytes: u32,
+    pub bound: f32,
 }
 
 #[repr(C)]
@@ -176,11 +176,7 @@ impl NormParams {
             row_offset: plan.offsets.rows as u32,
             tile_offset: plan.offsets.tile as u32,
             tensor_bytes: plan.offsets.tensor as u32,
-            buffer_bytes: if plan.buffers > 1 {
-                (plan.pass.tensors() * plan.offsets.tensor) as u32
-            } else {
-                0
-            },
+            bound: (4 * plan.terms()).next_power_of_two() as f32,
             ..Self::default()
         }
     }

@@ -18,7 +18,7 @@ use spikenorm_cuda::driver::{Cuda, DeviceMemory, probe};
 use support::buffer::Buffer;
 use support::case::Random;
 use support::kit::{FLOATS, normals};
-use support::tolerance::compare;
+use support::tolerance::compare_rounded;
 
 type CudaTensor = Tensor<DeviceMemory>;
 
@@ -51,8 +51,7 @@ fn on_cuda(cuda: &Cuda, tensor: &CudaTensor) -> Vec<f64> {
 fn expect_alike(what: &str, cuda: &Cuda, cpu: &CpuTensor, gpu: &CudaTensor) {
     assert_eq!((&cpu.shape, cpu.dtype), (&gpu.shape, gpu.dtype), "{what}");
     // Both round once from arithmetic of the same precision, each in its own way.
-    let floor = if gpu.dtype == DType::F16 || gpu.dtype == DType::BF16 { 8.0 } else { 1.0 };
-    let result = compare(what, &on_cuda(cuda, gpu), &on_cpu(cpu), gpu.dtype, floor);
+    let result = compare_rounded(what, &on_cuda(cuda, gpu), &on_cpu(cpu), gpu.dtype, 1.0, 2.0);
     result.unwrap_or_else(|why| panic!("{why} ({:?})", gpu.dtype));
 }
 

@@ -1,5 +1,5 @@
 //! What a plan is expected to take, in microseconds, to rank plans by. A model of a multiprocessor that moves bytes, issues
-//! instructions and waits, with figures fitted to what every plan took for twelve shapes on an H200
+//! instructions and waits, with figures fitted to what plans that read once took for twelve shapes on an H200
 //! (`cargo bench -p spikenorm-cuda`): good for choosing, not for telling times.
 
 use super::{
@@ -27,38 +27,37 @@ pub struct Load {
     pub value_bytes: usize,
     pub slab_bytes: usize,
     pub chunks: usize,
-    pub buffers: usize,
     pub segmented: bool,
     pub sync: TeamSync,
     pub pass: CudaPass,
 }
 
 /// Microseconds of a launch.
-const LAUNCH: f64 = 1.66;
+const LAUNCH: f64 = 1.0;
 /// Bytes a multiprocessor moves in a microsecond.
-const BYTES: f64 = 70.0e3;
+const BYTES: f64 = 62.0e3;
 /// Values it computes in a microsecond, in forward and in backward.
-const VALUES: [f64; 2] = [28.3e3, 11.0e3];
+const VALUES: [f64; 2] = [25.5e3, 38.2e3];
 /// Microseconds that a tile waits for its first bytes, barriers and the few threads that put sums together.
-const TILE: f64 = 25.2;
+const TILE: f64 = 10.3;
 /// The same for a chunk beyond the first, swept twice.
-const CHUNK: f64 = 2.0 * 0.154;
+const CHUNK: f64 = 2.0 * 0.179;
 /// A barrier of a cluster, for each member beyond the first and each cluster of blocks that a multiprocessor has.
-const CLUSTER: f64 = 1.41;
+const CLUSTER: f64 = 1.16;
 /// A barrier in global memory.
-const COOPERATIVE: f64 = 3.16;
+const COOPERATIVE: f64 = 2.51;
 /// A cell for each thread.
-const CELL: f64 = 1.26;
+const CELL: f64 = 1.41;
 /// A row of a tensor for a block of 256 threads.
-const ROW: f64 = 0.0056;
+const ROW: f64 = 0.0057;
 /// Rows in pieces take more instructions.
-const SEGMENTED: f64 = 1.79;
+const SEGMENTED: f64 = 1.61;
 /// Cost of a byte read a second time: it may still be in the second-level cache.
-const AGAIN: f64 = 0.482;
+const AGAIN: f64 = 0.556;
 /// Bytes that a slab's two ends waste.
-const ENDS: f64 = 0.206;
+const ENDS: f64 = 4.0;
 /// How much of the shorter of moving and computing is hidden behind the longer, for blocks that share a multiprocessor.
-const HIDDEN: f64 = 2.0 * 0.5;
+const HIDDEN: f64 = 2.0 * 0.40;
 
 pub fn of(load: &Load, device: &CudaDevice) -> f64 {
     let tensors = load.pass.tensors() as f64;
@@ -90,9 +89,6 @@ pub fn of(load: &Load, device: &CudaDevice) -> f64 {
     let sharing = load.resident.min(on_each.ceil() as usize).max(1) as f64;
     let (moving, computing) = (sharing * moving, sharing * computing);
     let turns = load.turns as f64;
-    if load.buffers > 1 {
-        return LAUNCH + moving + waiting + turns * moving.max(computing + waiting);
-    }
     let waves = load.blocks.div_ceil(device.multiprocessors * load.resident.max(1)) as f64;
     let hidden = HIDDEN * (1.0 - 1.0 / sharing) * moving.min(computing);
     let wave = moving + computing - hidden + waiting;

@@ -35,22 +35,21 @@ const FORWARD: &str = "norm_forward.cuh";
 const BACKWARD: &str = "norm_backward.cuh";
 const TEAM: &str = "team.cuh";
 const TILE: &str = "tile.cuh";
+const LANES: &str = "lanes.cuh";
+const MOMENTS: &str = "moments.cuh";
+const NUMERIC: &str = "numeric.cuh";
 const NEU_NORM: &str = "neu_norm.cuh";
 const BARRIER: &str = "block_sync();";
 
 pub const MUTATIONS: &[Mutation] = &[
-    plant("forward: no barrier between the first sums and the centre", FORWARD, BARRIER, 0, ""),
-    plant("forward: no barrier between the centre and the second sums", FORWARD, BARRIER, 1, ""),
-    plant("forward: no barrier before the second sums are merged", FORWARD, BARRIER, 2, ""),
-    plant("forward: no barrier after a chunk is loaded", FORWARD, BARRIER, 3, ""),
-    plant("forward: no barrier between merging and the rows", FORWARD, BARRIER, 5, ""),
-    plant("forward: no barrier between the rows and the coefficients", FORWARD, BARRIER, 6, ""),
-    plant("forward: no barrier before a chunk is applied", FORWARD, BARRIER, 7, ""),
-    plant("forward: no barrier between applying and storing", FORWARD, BARRIER, 8, ""),
-    plant("forward: no barrier between storing and the next chunk", FORWARD, BARRIER, 9, ""),
+    plant("forward: no barrier before the parts of a cell are merged", FORWARD, BARRIER, 0, ""),
+    plant("forward: no barrier after a chunk is loaded", FORWARD, BARRIER, 1, ""),
+    plant("forward: no barrier between merging and the coefficients", FORWARD, BARRIER, 3, ""),
+    plant("forward: no barrier before a chunk is applied", FORWARD, BARRIER, 4, ""),
+    plant("forward: no barrier between applying and the next chunk", FORWARD, BARRIER, 5, ""),
     plant("forward: no wait for the copies of the first sweep", FORWARD, "copy_wait();", 0, ""),
     plant("forward: no wait for the copies of the second sweep", FORWARD, "copy_wait();", 1, ""),
-    plant("forward: every member moves the running statistics", FORWARD, "b.member == 0,", 0, "true,"),
+    plant("forward: every member moves the running statistics", FORWARD, "b.member == 0 &&", 0, "true &&"),
     plant(
         "forward: every block counts the batch",
         FORWARD,
@@ -65,7 +64,16 @@ pub const MUTATIONS: &[Mutation] = &[
         0,
         "blocks - (blocks > 1), flag)) return;",
     ),
-    plant("forward: the second pass corrects no mean", FORWARD, "- pivots[c]) + shift;", 0, "- pivots[c]);"),
+    plant("forward: the second pass corrects no mean", MOMENTS, "- pivot) + from_base", 0, "- pivot)"),
+    plant("forward: sums start at zero", NUMERIC, "== P(0) ? at : P(0);", 0, "== P(0) ? P(0) : P(0);"),
+    plant("forward: one part of a cell is left out", FORWARD, "part < p.parts ?", 0, "part + 1 < p.parts ?"),
+    plant(
+        "forward: the copy of the bias is one of the weight",
+        FORWARD,
+        "p.bias_stride, step, channel, bias);",
+        0,
+        "p.bias_stride, step, channel, weight);",
+    ),
     plant(
         "forward: the low part of the mean is dropped",
         FORWARD,
@@ -82,11 +90,17 @@ pub const MUTATIONS: &[Mutation] = &[
     ),
     plant("backward: no barrier between loading and summing", BACKWARD, BARRIER, 0, ""),
     plant("backward: no barrier between summing and the results", BACKWARD, BARRIER, 1, ""),
-    plant("backward: no barrier between merging and the means", BACKWARD, BARRIER, 3, ""),
-    plant("backward: no barrier between the means and the coefficients", BACKWARD, BARRIER, 4, ""),
-    plant("backward: no barrier before dx is computed", BACKWARD, BARRIER, 5, ""),
-    plant("backward: no barrier between dx and storing", BACKWARD, BARRIER, 6, ""),
-    plant("backward: no barrier between storing and the next chunk", BACKWARD, BARRIER, 7, ""),
+    plant("backward: no barrier between merging and the coefficients", BACKWARD, BARRIER, 3, ""),
+    plant("backward: no barrier before dx is computed", BACKWARD, BARRIER, 4, ""),
+    plant("backward: no barrier between dx and the next chunk", BACKWARD, BARRIER, 5, ""),
+    plant(
+        "backward: one part of a cell is left out",
+        BACKWARD,
+        "part < p.parts ?",
+        0,
+        "part + 1 < p.parts ?",
+    ),
+    plant("backward: the base is taken for the mean", BACKWARD, "- sums.a * from_base", 0, ""),
     plant(
         "backward: the means stay under running statistics",
         BACKWARD,
@@ -112,10 +126,10 @@ pub const MUTATIONS: &[Mutation] = &[
     ),
     unseen(
         "team: members are merged in an order that depends on the block",
-        TEAM,
-        "member = b.lane % width;",
+        TILE,
+        "first = b.lane() & (apart - 1);",
         0,
-        "member = (b.lane + b.member) % width;",
+        "first = (b.lane() + b.member) & (apart - 1);",
     ),
     plant(
         "team: a member's values are counted one row short",
@@ -124,8 +138,8 @@ pub const MUTATIONS: &[Mutation] = &[
         0,
         "(first_row(p, member + 1) - 1)",
     ),
-    plant("team: no cluster barrier before the peers are read", TEAM, "cluster_sync();", 0, ""),
-    plant("team: no cluster barrier before a block's memory goes away", TEAM, "cluster_sync();", 1, "{}"),
+    plant("team: no cluster barrier before the peers are read", TEAM, "cluster_wait();", 0, ""),
+    plant("team: no cluster barrier before a block's memory goes away", TEAM, "cluster_wait();", 1, "{}"),
     plant(
         "team: nobody waits at the cooperative barrier",
         TEAM,
@@ -154,7 +168,8 @@ pub const MUTATIONS: &[Mutation] = &[
         0,
         "atomic_increment(ticket, blocks) == blocks",
     ),
-    plant("team: no barrier after the ticket", TEAM, BARRIER, 4, ""),
+    plant("team: no barrier before a member's results are put into memory", TEAM, BARRIER, 2, ""),
+    plant("team: no barrier after the ticket", TEAM, BARRIER, 5, ""),
     plant(
         "tile: the last tile has as many channels as the others",
         TILE,
@@ -170,28 +185,15 @@ pub const MUTATIONS: &[Mutation] = &[
         "p.chunk_rows",
     ),
     plant(
-        "tile: the last piece of a row is as long as the others, when copied",
-        TILE,
-        "if (p.segments > 1 && walk.column * values",
+        "lanes: the last piece of a row is as long as the others",
+        LANES,
+        "column * V < row_values(p, b.first + row)",
         0,
-        "if (false && walk.column * values",
+        "column < columns",
     ),
-    plant(
-        "tile: the last piece of a row is as long as the others, when summed",
-        TILE,
-        "if (p.segments > 1 && walk.column * V",
-        0,
-        "if (false && walk.column * V",
-    ),
-    plant("tile: the walk forgets to carry into rows", TILE, "row += 1;", 0, ""),
-    plant("tile: the parts of a cell overlap", TILE, "walk(part * 32 + b.lane", 0, "walk(part * 31 + b.lane"),
-    plant(
-        "tile: one part of a cell is left out",
-        TILE,
-        "part < b.p.parts",
-        0,
-        "part + 1 < b.p.parts || part == 0",
-    ),
+    plant("lanes: the walk forgets to carry into rows", LANES, "row += 1;", 0, ""),
+    plant("lanes: the parts of a cell overlap", LANES, "start = part * 32 + b", 0, "start = part * 31 + b"),
+    plant("lanes: the rows of parts overlap", LANES, "row = part * lane_rows +", 0, "row = part +"),
     plant("NeuNorm: no barrier between the lanes' sums and the total", NEU_NORM, BARRIER, 0, ""),
     plant("NeuNorm: no barrier between the total and its use", NEU_NORM, BARRIER, 1, ""),
     plant(

@@ -23,6 +23,18 @@ fn rounding(dtype: DType) -> (f64, f64) {
 
 /// `floor`: a size the tensor is measured by where its own values are smaller, as sums that cancel are.
 pub fn compare(what: &str, got: &[f64], expected: &[f64], dtype: DType, floor: f64) -> Result<(), String> {
+    compare_rounded(what, got, expected, dtype, floor, 1.0)
+}
+
+/// The same where `roundings` of both sides together stand between them: two, for what two devices have found.
+pub fn compare_rounded(
+    what: &str,
+    got: &[f64],
+    expected: &[f64],
+    dtype: DType,
+    floor: f64,
+    roundings: f64,
+) -> Result<(), String> {
     if got.len() != expected.len() {
         return Err(format!("{what}: {} values, expected {}", got.len(), expected.len()));
     }
@@ -34,7 +46,7 @@ pub fn compare(what: &str, got: &[f64], expected: &[f64], dtype: DType, floor: f
         if !g.is_finite() && !e.is_finite() {
             continue;
         }
-        let allowed = gate(dtype) * largest + (relative * e.abs() * 1.001).max(least);
+        let allowed = gate(dtype) * largest + roundings * (relative * e.abs() * 1.001).max(least);
         let excess = (g - e).abs() / allowed;
         let excess = if excess.is_nan() { f64::INFINITY } else { excess };
         if excess > worst.0 {
