@@ -117,6 +117,26 @@ fn a_mean_of_a_million_deviations_costs_no_digits() {
 }
 
 #[test]
+fn a_gradient_that_is_the_same_everywhere_leaves_none_for_the_weight() {
+    let Some(emulator) = emulator() else { return };
+    for (seed, variant) in [Variant::BatchNorm, Variant::ThroughTime].into_iter().enumerate() {
+        for shape in [grid(2, 16, 2, 400), grid(2, 4000, 3, 1)] {
+            for dtype in [DType::F32, DType::F16] {
+                let case = Case {
+                    variant,
+                    grid: shape,
+                    layout: Layout::Contiguous,
+                    dtype,
+                    offset: 0,
+                    data: Data::Level,
+                };
+                check(emulator, &case, 64, 12 << 10, 4 * seed as u64, 1);
+            }
+        }
+    }
+}
+
+#[test]
 fn statistics_per_step_do_not_rest_on_the_first_step() {
     let Some(emulator) = emulator() else { return };
     let data = Data::Drifting { mean: 1e4, deviation: 1e-2 };

@@ -74,6 +74,8 @@ pub enum Data {
     Far { mean: f64, deviation: f64 },
     /// Far from zero after the first step only: each channel's very first value tells nothing of the rest.
     Drifting { mean: f64, deviation: f64 },
+    /// Plain, and a gradient of one everywhere: what a weight's gradient adds up cancels.
+    Level,
     /// Plain with one value replaced, in one channel.
     Broken { channel: usize, value: f64 },
 }
