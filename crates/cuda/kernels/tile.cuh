@@ -1,4 +1,4 @@
-// The tile a block holds in shared memory, and how it is filled, summed, changed and written back.
+// The tile a block holds in shared memory, how it is loaded, and how threads go over its cells.
 //
 // A tile is (all steps of the launch) x (a chunk of the member's rows) x (tile_channels * S values that
 // lie side by side in memory: a slab). A row is one sample of the slab, or one of `segments` pieces of
@@ -84,7 +84,6 @@ struct Block {
     }
 
     // Cells are numbered t * tile_channels + c in every array below.
-    SPIKENORM_DEVICE unsigned cells() const { return p.steps * p.tile_channels; }
     SPIKENORM_DEVICE Pair* results() const { return reinterpret_cast<Pair*>(shared); }
     SPIKENORM_DEVICE Pair* partial() const { return reinterpret_cast<Pair*>(shared + p.partial_offset); }
     // Forward's parts.
