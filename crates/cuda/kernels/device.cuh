@@ -149,13 +149,12 @@ SPIKENORM_DEVICE unsigned short float_to_half(float value) {
 }
 
 // Two at a time, the first in the low half.
+#if __CUDA_ARCH__ >= 800
 SPIKENORM_DEVICE unsigned floats_to_halves(float first, float second) {
     unsigned bits;
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
     return bits;
 }
-
-#if __CUDA_ARCH__ >= 800
 constexpr bool kConvertsBFloat16 = true;
 SPIKENORM_DEVICE unsigned floats_to_bfloats(float first, float second) {
     unsigned bits;
@@ -163,6 +162,9 @@ SPIKENORM_DEVICE unsigned floats_to_bfloats(float first, float second) {
     return bits;
 }
 #else
+SPIKENORM_DEVICE unsigned floats_to_halves(float first, float second) {
+    return float_to_half(first) | static_cast<unsigned>(float_to_half(second)) << 16;
+}
 constexpr bool kConvertsBFloat16 = false;
 SPIKENORM_DEVICE unsigned floats_to_bfloats(float, float) { return 0; }
 #endif
