@@ -9,12 +9,14 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const KERNELS: [&str; 20] = [
+const KERNELS: [&str; 22] = [
     "device.cuh",
     "elementwise.cuh",
     "kernels.cu",
     "kit_params.h",
+    "lanes.cuh",
     "loss.cuh",
+    "moments.cuh",
     "neu_norm.cuh",
     "neuron.cuh",
     "norm_backward.cuh",
@@ -48,6 +50,7 @@ fn main() {
         Ok(nvcc) => {
             compile(&nvcc, &kernels.join("kernels.cu"));
             println!("cargo::rustc-cfg=spikenorm_kernels");
+            println!("cargo::rustc-env=SPIKENORM_NVCC={}", nvcc.display());
             println!("cargo::rustc-env=SPIKENORM_KERNEL_TARGETS={}", targets().join(" "));
             String::new()
         }
