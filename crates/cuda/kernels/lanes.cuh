@@ -1,7 +1,7 @@
 // The two ways to lay threads over a tile in shared memory. `moments` gives each part of each cell's moments to parts():
-// a part has a centre of its own, so that no other warp is waited for between the two passes. `sum` gives the Pair of each
-// part to partial(), from bodies with add(x[], dy[], bound) and sums(bound); `apply` writes body(x, dy) to `out`, of one tensor (x) or
-// two. `make(t, c)` makes the body of a cell.
+// a part has a centre of its own, so that no other warp is waited for between the two passes. `sum` gives the Pair of
+// each part to partial(), from bodies with add(x[], dy[], bound) and sums(bound); `apply` writes body(x, dy) to `out`, of
+// one tensor (x) or two. `make(t, c)` makes the body of a cell.
 #pragma once
 
 #include "moments.cuh"

@@ -153,13 +153,10 @@ impl CudaPlan {
         device: &CudaDevice,
     ) -> Result<Self> {
         let plans = Self::all(pass, grid, layout, dtype, alignment, device)?;
-        let rank = |plan: &&Self| (!plan.reads_once(), plan.cost(device));
-        let best = plans.iter().min_by(|a, b| {
-            let ((again_a, cost_a), (again_b, cost_b)) = (rank(a), rank(b));
-            again_a.cmp(&again_b).then(cost_a.total_cmp(&cost_b))
-        });
-        match best {
-            Some(plan) => Ok(*plan),
+        let once = plans.iter().any(Self::reads_once);
+        let considered = plans.into_iter().filter(|plan| !once || plan.reads_once());
+        match considered.min_by(|a, b| a.cost(device).total_cmp(&b.cost(device))) {
+            Some(plan) => Ok(plan),
             None => bail!(Shape, "input: a tile of {} time steps does not fit in a CUDA block", grid.t),
         }
     }
