@@ -6,6 +6,7 @@
 mod backend;
 mod block;
 mod element;
+mod four;
 mod kit;
 mod matmul;
 mod memory;

@@ -3,9 +3,11 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m128i, __m256, _MM_FROUND_TO_NEAREST_INT, _mm_cvtph_ps, _mm_cvtps_ph, _mm_cvtsi32_si128,
-    _mm_cvtsi128_si32, _mm_cvtss_f32, _mm_set_ss, _mm256_cvtps_ph,
+    __m128, __m128i, __m256, __m256d, _MM_FROUND_TO_NEAREST_INT, _mm_cvtph_ps, _mm_cvtps_ph,
+    _mm_cvtsi32_si128, _mm_cvtsi128_si32, _mm_cvtss_f32, _mm_set_ss, _mm256_add_pd, _mm256_cvtps_pd,
+    _mm256_cvtps_ph, _mm256_hadd_pd, _mm256_mul_pd, _mm256_permute2f128_pd, _mm256_set1_pd, _mm256_sub_pd,
 };
+use std::ops::{Add, Mul, Sub};
 
 use bytemuck::{Pod, Zeroable};
 use half::bf16;
@@ -47,6 +49,54 @@ impl Element for F32 {
         vectorize(call)
     }
 }
+
+/// Four of them in float64: a register.
+#[derive(Clone, Copy)]
+pub struct Four(__m256d);
+
+impl Four {
+    #[inline(always)]
+    pub fn of(values: &[F32; 4]) -> Self {
+        let narrow: __m128 = bytemuck::cast(*values);
+        // SAFETY: the processor has AVX, as is the condition of F32.
+        Self(unsafe { _mm256_cvtps_pd(narrow) })
+    }
+}
+
+impl crate::four::Four for Four {
+    #[inline(always)]
+    fn splat(value: f64) -> Self {
+        // SAFETY: the processor has AVX, as is the condition of the types here.
+        Self(unsafe { _mm256_set1_pd(value) })
+    }
+
+    #[inline(always)]
+    fn totals([a, b, c, d]: [Self; 4]) -> [f64; 4] {
+        // SAFETY: the processor has AVX, as is the condition of the types here.
+        let totals = unsafe {
+            let (ab, cd) = (_mm256_hadd_pd(a.0, b.0), _mm256_hadd_pd(c.0, d.0));
+            let low = _mm256_permute2f128_pd::<0x20>(ab, cd);
+            let high = _mm256_permute2f128_pd::<0x31>(ab, cd);
+            _mm256_add_pd(low, high)
+        };
+        bytemuck::cast(totals)
+    }
+}
+
+macro_rules! in_registers {
+    ($($operator:ident $method:ident $instruction:ident),*) => {$(
+        impl $operator for Four {
+            type Output = Self;
+
+            #[inline(always)]
+            fn $method(self, other: Self) -> Self {
+                // SAFETY: the processor has AVX, as is the condition of the types here.
+                Self(unsafe { $instruction(self.0, other.0) })
+            }
+        }
+    )*};
+}
+in_registers!(Add add _mm256_add_pd, Sub sub _mm256_sub_pd, Mul mul _mm256_mul_pd);
 
 /// A bfloat16 on a processor of x86-64-v3. On another no tensor is read as this: `with_float!` and `through_float32::is_slow`
 /// see to it.

@@ -17,8 +17,9 @@ use crate::simd::{beyond_baseline, vectorized};
 
 /// Bytes of an input up to which this is the faster way.
 const TINY_BYTES: usize = 32 << 10;
-/// Pixels of a group: two registers of float32.
-const GROUP: usize = 16;
+/// Pixels of a group: two registers of float32, half of one for what is left of a row, and then one by one.
+const WIDE: usize = 16;
+const NARROW: usize = 4;
 
 /// Whether a pass over `grid` is to be done here, as `element::fast::F32`. Calls this small are rare in other types and on
 /// processors of the baseline: loops for them would take tens of kilobytes of the binary each.
@@ -32,38 +33,44 @@ pub fn fits(dtype: DType, grid: Grid) -> bool {
         && grid.len() * dtype.size() <= TINY_BYTES
 }
 
-/// Pixels `p0..` of the rows of a sample, a whole group or the rest of one.
+/// W pixels side by side, from `p0` on. How many is known when compiled: they are loaded then and not copied.
 #[derive(Clone, Copy)]
-struct Group {
+struct Group<const W: usize> {
     p0: usize,
-    p: usize,
 }
 
-fn groups(s: usize) -> impl Iterator<Item = Group> {
-    (0..s).step_by(GROUP).map(move |p0| Group { p0, p: GROUP.min(s - p0) })
-}
-
-impl Group {
-    /// Its values of a row, which are then arithmetic on registers; 0 past the end.
+impl<const W: usize> Group<W> {
+    /// Its values of a row, which are then arithmetic on registers.
     #[inline(always)]
-    fn load<E: Copy + Default>(self, data: &[E], row: usize, s: usize) -> [E; GROUP] {
-        let mut values = [E::default(); GROUP];
-        let data = &data[row * s + self.p0..];
-        if self.p == GROUP {
-            values.copy_from_slice(&data[..GROUP]);
-        } else {
-            values[..self.p].copy_from_slice(&data[..self.p]);
-        }
+    fn load<E: Copy + Default>(self, data: &[E], row: usize, s: usize) -> [E; W] {
+        let mut values = [E::default(); W];
+        values.copy_from_slice(&data[row * s + self.p0..][..W]);
         values
     }
 
     #[inline(always)]
-    fn store<E: Copy>(self, values: &[E; GROUP], data: &mut [E], row: usize, s: usize) {
-        let data = &mut data[row * s + self.p0..];
-        if self.p == GROUP {
-            data[..GROUP].copy_from_slice(values);
-        } else {
-            data[..self.p].copy_from_slice(&values[..self.p]);
+    fn store<E: Copy>(self, values: &[E; W], data: &mut [E], row: usize, s: usize) {
+        data[row * s + self.p0..][..W].copy_from_slice(values);
+    }
+}
+
+trait ByGroup {
+    /// All channels of sample `n`.
+    fn group<const W: usize>(&mut self, n: usize, group: Group<W>);
+}
+
+#[inline(always)]
+fn every_group(Grid { n: samples, s, .. }: Grid, pass: &mut impl ByGroup) {
+    let (wide, narrow) = (s / WIDE * WIDE, s / NARROW * NARROW);
+    for n in 0..samples {
+        for p0 in (0..wide).step_by(WIDE) {
+            pass.group(n, Group::<WIDE> { p0 });
+        }
+        for p0 in (wide..narrow).step_by(NARROW) {
+            pass.group(n, Group::<NARROW> { p0 });
+        }
+        for p0 in narrow..s {
+            pass.group(n, Group::<1> { p0 });
         }
     }
 }
@@ -80,32 +87,36 @@ struct ForwardPass<'a, E: Element> {
 
 vectorized! {
     fn sweep_forward<'a, E: Element>(pass: ForwardPass<'a, E>) {
-        let ForwardPass { spec, grid: Grid { n: samples, c: channels, s, .. }, x, weight, initial, y, state } = pass;
+        let (grid, mut pass) = (pass.grid, pass);
+        every_group(grid, &mut pass);
+    }
+}
+
+impl<E: Element> ByGroup for ForwardPass<'_, E> {
+    #[inline(always)]
+    fn group<const W: usize>(&mut self, n: usize, group: Group<W>) {
+        let Self { spec, grid: Grid { c: channels, s, .. }, x, weight, .. } = *self;
         let (keep, gain) = (E::Acc::from_f64(spec.k), E::Acc::from_f64(spec.input_gain()));
-        for n in 0..samples {
-            for group in groups(s) {
-                let mut total = [E::Acc::default(); GROUP];
-                for c in 0..channels {
-                    let x = group.load(x, n * channels + c, s);
-                    for i in 0..GROUP {
-                        total[i] += x[i].load();
-                    }
-                }
-                let mut now = initial.map_or([E::Acc::default(); GROUP], |initial| group.load(initial, n, s));
-                for i in 0..GROUP {
-                    now[i] = keep * now[i] + gain * total[i];
-                }
-                group.store(&now, state, n, s);
-                for c in 0..channels {
-                    let x = group.load(x, n * channels + c, s);
-                    let w = group.load(weight, if spec.shared { 0 } else { c }, s);
-                    let mut out = [E::default(); GROUP];
-                    for i in 0..GROUP {
-                        out[i] = E::store(x[i].load() - w[i] * now[i]);
-                    }
-                    group.store(&out, y, n * channels + c, s);
-                }
+        let mut total = [E::Acc::default(); W];
+        for c in 0..channels {
+            let x = group.load(x, n * channels + c, s);
+            for i in 0..W {
+                total[i] += x[i].load();
             }
+        }
+        let mut now = self.initial.map_or([E::Acc::default(); W], |initial| group.load(initial, n, s));
+        for i in 0..W {
+            now[i] = keep * now[i] + gain * total[i];
+        }
+        group.store(&now, self.state, n, s);
+        for c in 0..channels {
+            let x = group.load(x, n * channels + c, s);
+            let w = group.load(weight, if spec.shared { 0 } else { c }, s);
+            let mut out = [E::default(); W];
+            for i in 0..W {
+                out[i] = E::store(x[i].load() - w[i] * now[i]);
+            }
+            group.store(&out, self.y, n * channels + c, s);
         }
     }
 }
@@ -143,45 +154,48 @@ struct BackwardPass<'a, E: Element> {
 
 vectorized! {
     fn sweep_backward<'a, E: Element>(pass: BackwardPass<'a, E>) {
-        let BackwardPass { spec, grid, dy, weight, state, carried, dx, weight_grad, state_grad } = pass;
-        let Grid { n: samples, c: channels, s, .. } = grid;
+        let (grid, mut pass) = (pass.grid, pass);
+        pass.weight_grad.fill(E::Acc::default());
+        every_group(grid, &mut pass);
+    }
+}
+
+impl<E: Element> ByGroup for BackwardPass<'_, E> {
+    #[inline(always)]
+    fn group<const W: usize>(&mut self, n: usize, group: Group<W>) {
+        let Self { spec, grid: Grid { c: channels, s, .. }, dy, weight, .. } = *self;
         let (keep, gain) = (E::Acc::from_f64(spec.k), E::Acc::from_f64(spec.input_gain()));
-        weight_grad.fill(E::Acc::default());
-        for n in 0..samples {
-            for group in groups(s) {
-                let now = group.load(state, n, s);
-                let mut total = [E::Acc::default(); GROUP];
-                for c in 0..channels {
-                    let row = if spec.shared { 0 } else { c };
-                    let w = group.load(weight, row, s);
-                    let dy = group.load(dy, n * channels + c, s);
-                    let mut dw = group.load(weight_grad, row, s);
-                    for i in 0..GROUP {
-                        let g = dy[i].load();
-                        total[i] += w[i] * g;
-                        dw[i] -= g * now[i];
-                    }
-                    group.store(&dw, weight_grad, row, s);
-                }
-                // δ = −Σ w·dy + (gradient that came from later steps), which is carried on times k.
-                let mut delta = carried.map_or([E::Acc::default(); GROUP], |carried| group.load(carried, n, s));
-                for i in 0..GROUP {
-                    delta[i] -= total[i];
-                }
-                for c in 0..channels {
-                    let dy = group.load(dy, n * channels + c, s);
-                    let mut out = [E::default(); GROUP];
-                    for i in 0..GROUP {
-                        out[i] = E::store(dy[i].load() + gain * delta[i]);
-                    }
-                    group.store(&out, dx, n * channels + c, s);
-                }
-                for delta in &mut delta {
-                    *delta *= keep;
-                }
-                group.store(&delta, state_grad, n, s);
+        let now = group.load(self.state, n, s);
+        let mut total = [E::Acc::default(); W];
+        for c in 0..channels {
+            let row = if spec.shared { 0 } else { c };
+            let w = group.load(weight, row, s);
+            let dy = group.load(dy, n * channels + c, s);
+            let mut dw = group.load(self.weight_grad, row, s);
+            for i in 0..W {
+                let g = dy[i].load();
+                total[i] += w[i] * g;
+                dw[i] -= g * now[i];
             }
+            group.store(&dw, self.weight_grad, row, s);
         }
+        // δ = −Σ w·dy + (gradient that came from later steps), which is carried on times k.
+        let mut delta = self.carried.map_or([E::Acc::default(); W], |carried| group.load(carried, n, s));
+        for i in 0..W {
+            delta[i] -= total[i];
+        }
+        for c in 0..channels {
+            let dy = group.load(dy, n * channels + c, s);
+            let mut out = [E::default(); W];
+            for i in 0..W {
+                out[i] = E::store(dy[i].load() + gain * delta[i]);
+            }
+            group.store(&out, self.dx, n * channels + c, s);
+        }
+        for delta in &mut delta {
+            *delta *= keep;
+        }
+        group.store(&delta, self.state_grad, n, s);
     }
 }
 

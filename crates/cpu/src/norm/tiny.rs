@@ -7,6 +7,7 @@
     reason = "arrays of one length, side by side: an index reads better than zips of five"
 )]
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use spikenorm_core::norm::{NormForward, NormGrads, NormOutput, NormSaved, Statistics};
@@ -15,14 +16,17 @@ use spikenorm_core::{DType, Grid, Result};
 use crate::HostMemory;
 use crate::backend::CpuTensor;
 use crate::element::{Element, Real};
+use crate::four::{Four, InFours};
 use crate::memory::Reading;
 use crate::simd::{beyond_baseline, vectorized};
 use crate::tensor_ops::copy_of;
 
 /// Bytes of an input up to which this is the faster way.
 const TINY_BYTES: usize = 32 << 10;
-/// Independent sums of a row. A shorter row would leave them idle; whole slabs are better there.
-const LANES: usize = 8;
+/// Values written at once.
+const WIDTH: usize = 8;
+/// Values of the shortest rows that are treated one by one. For shorter ones whole slabs are better.
+const SHORTEST_ROW: usize = 8;
 /// Channels whose sums are taken one after the other before any of them is used: their latencies overlap.
 const BLOCK: usize = 16;
 
@@ -33,78 +37,78 @@ pub fn fits(dtype: DType, grid: Grid) -> bool {
         && beyond_baseline()
         && grid.t == 1
         && grid.n > 0
-        && grid.s >= LANES
+        && grid.s >= SHORTEST_ROW
         && grid.len() * dtype.size() <= TINY_BYTES
 }
 
-/// The rows of one channel, one per sample.
-#[derive(Clone, Copy)]
-struct Rows {
+/// Where the rows of a channel are in a tensor, one per sample.
+#[inline(always)]
+fn rows(grid: Grid, c: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..grid.n).map(move |n| {
+        let start = (n * grid.c + c) * grid.s;
+        start..start + grid.s
+    })
+}
+
+/// K sums over the rows of each channel of a block: of `four` of four values side by side of x and of dy, or of `one` of
+/// what is left of a row. Both are told the channel, counted in the block.
+#[inline(always)]
+fn block_sums<E: InFours, const K: usize>(
     grid: Grid,
-    c: usize,
-}
-
-impl Rows {
-    #[inline(always)]
-    fn of<'a, E>(self, data: &'a [E]) -> impl Iterator<Item = &'a [E]> + use<'a, E> {
-        let Self { grid, c } = self;
-        (0..grid.n).map(move |n| &data[(n * grid.c + c) * grid.s..][..grid.s])
-    }
-
-    #[inline(always)]
-    fn of_mut<'a, E>(self, data: &'a mut [E]) -> impl Iterator<Item = &'a mut [E]> + use<'a, E> {
-        let Self { grid, c } = self;
-        data[c * grid.s..].chunks_mut(grid.c * grid.s).map(move |slab| &mut slab[..grid.s])
-    }
-}
-
-/// A sum in independent lanes. What is left of a row goes elsewhere: lanes that are indexed would live in memory.
-#[derive(Default)]
-struct Sum {
-    lanes: [f64; LANES],
-    rest: f64,
-}
-
-impl Sum {
-    /// Adds up the lanes in a fixed order.
-    #[inline(always)]
-    fn total(self) -> f64 {
-        let Self { mut lanes, rest } = self;
-        let mut half = LANES / 2;
-        while half > 0 {
-            for i in 0..half {
-                lanes[i] += lanes[i + half];
+    channels: Range<usize>,
+    [x, dy]: [&[E]; 2],
+    four: impl Fn(usize, E::Four, E::Four) -> [E::Four; K],
+    one: impl Fn(usize, f64, f64) -> [f64; K],
+) -> [[f64; BLOCK]; K] {
+    let mut all = [[0.0; BLOCK]; K];
+    for first in (0..channels.len()).step_by(4) {
+        let mut sums = [[E::Four::splat(0.0); 4]; K];
+        let mut rest = [[0.0; 4]; K];
+        for j in 0..4 {
+            // Past the last channel, that one again: nobody looks there.
+            let i = (first + j).min(channels.len() - 1);
+            // Of their own, to stay in registers.
+            let (mut sum, mut left) = ([E::Four::splat(0.0); K], [0.0; K]);
+            for row in rows(grid, channels.start + i) {
+                let (x_fours, x_left) = x[row.clone()].as_chunks::<4>();
+                let (dy_fours, dy_left) = dy[row].as_chunks::<4>();
+                for (x, dy) in x_fours.iter().zip(dy_fours) {
+                    let values = four(i, E::four(x), E::four(dy));
+                    for k in 0..K {
+                        sum[k] = sum[k] + values[k];
+                    }
+                }
+                for (x, dy) in x_left.iter().zip(dy_left) {
+                    let values = one(i, x.load().to_f64(), dy.load().to_f64());
+                    for k in 0..K {
+                        left[k] += values[k];
+                    }
+                }
             }
-            half /= 2;
-        }
-        lanes[0] + rest
-    }
-
-    /// Adds a function of every value of a row.
-    #[inline(always)]
-    fn add_row<E: Element>(&mut self, row: &[E], f: impl Fn(f64) -> f64) {
-        let (chunks, rest) = row.as_chunks::<LANES>();
-        for chunk in chunks {
-            for (lane, x) in self.lanes.iter_mut().zip(chunk) {
-                *lane += f(x.load().to_f64());
+            for k in 0..K {
+                (sums[k][j], rest[k][j]) = (sum[k], left[k]);
             }
         }
-        for x in rest {
-            self.rest += f(x.load().to_f64());
+        for k in 0..K {
+            let totals = E::Four::totals(sums[k]);
+            for j in 0..4 {
+                all[k][first + j] = totals[j] + rest[k][j];
+            }
         }
     }
+    all
 }
 
 /// Writes a function of the values of two rows. A chunk is read whole before it is written: the compiler cannot know
 /// that the rows do not overlap, and would go value by value.
 #[inline(always)]
 fn write_row<E: Element>(a: &[E], b: &[E], out: &mut [E], f: impl Fn(E, E) -> E) {
-    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
-    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
-    let (out_chunks, out_rest) = out.as_chunks_mut::<LANES>();
+    let (a_chunks, a_rest) = a.as_chunks::<WIDTH>();
+    let (b_chunks, b_rest) = b.as_chunks::<WIDTH>();
+    let (out_chunks, out_rest) = out.as_chunks_mut::<WIDTH>();
     for ((a, b), out) in a_chunks.iter().zip(b_chunks).zip(out_chunks) {
-        let mut chunk = [E::default(); LANES];
-        for i in 0..LANES {
+        let mut chunk = [E::default(); WIDTH];
+        for i in 0..WIDTH {
             chunk[i] = f(a[i], b[i]);
         }
         *out = chunk;
@@ -142,7 +146,7 @@ struct ForwardPass<'a, E: Element> {
 }
 
 vectorized! {
-    fn sweep_forward<'a, E: Element>(pass: ForwardPass<'a, E>) {
+    fn sweep_forward<'a, E: InFours>(pass: ForwardPass<'a, E>) {
         let grid = pass.grid;
         // Loops of known length for the smallest feature maps that are common.
         match (grid.n, grid.s) {
@@ -154,7 +158,7 @@ vectorized! {
 }
 
 #[inline(always)]
-fn forward_blocks<E: Element>(pass: ForwardPass<'_, E>, grid: Grid) {
+fn forward_blocks<E: InFours>(pass: ForwardPass<'_, E>, grid: Grid) {
     let ForwardPass { eps, x, y, weight, bias, scale, mut source, mut kept, .. } = pass;
     let inverse = 1.0 / grid.cell() as f64;
     for c0 in (0..grid.c).step_by(BLOCK) {
@@ -167,19 +171,19 @@ fn forward_blocks<E: Element>(pass: ForwardPass<'_, E>, grid: Grid) {
                 }
             }
             Source::Batch(moving) => {
-                for (i, mean) in means[..channels].iter_mut().enumerate() {
-                    let mut sum = Sum::default();
-                    for row in (Rows { grid, c: c0 + i }).of(x) {
-                        sum.add_row(row, |x| x);
-                    }
-                    *mean = sum.total() * inverse;
+                let block = c0..c0 + channels;
+                [means] = block_sums(grid, block.clone(), [x, x], |_, x, _| [x], |_, x, _| [x]);
+                for mean in &mut means {
+                    *mean *= inverse;
                 }
-                for (i, (var, mean)) in vars[..channels].iter_mut().zip(means).enumerate() {
-                    let mut sum = Sum::default();
-                    for row in (Rows { grid, c: c0 + i }).of(x) {
-                        sum.add_row(row, |x| (x - mean) * (x - mean));
-                    }
-                    *var = sum.total() * inverse;
+                let four = |i: usize, x, _| {
+                    let d = x - E::Four::splat(means[i]);
+                    [d * d]
+                };
+                let one = |i: usize, x: f64, _| [(x - means[i]) * (x - means[i])];
+                [vars] = block_sums(grid, block, [x, x], four, one);
+                for var in &mut vars {
+                    *var *= inverse;
                 }
                 if let Some(Moving { mean, var, factor, unbiased }) = moving {
                     move_towards(&mut mean[c0..][..channels], &means, *factor, 1.0);
@@ -208,9 +212,9 @@ fn forward_blocks<E: Element>(pass: ForwardPass<'_, E>, grid: Grid) {
         let [highs, lows, gains, shifts] = coefficients;
         for i in 0..channels {
             let (high, low, gain, shift) = (highs[i], lows[i], gains[i], shifts[i]);
-            let rows = Rows { grid, c: c0 + i };
-            for (x, y) in rows.of(x).zip(rows.of_mut(y)) {
-                write_row(x, x, y, |x, _| E::store(((x.load() - high) - low) * gain + shift));
+            for row in rows(grid, c0 + i) {
+                let x = &x[row.clone()];
+                write_row(x, x, &mut y[row], |x, _| E::store(((x.load() - high) - low) * gain + shift));
             }
         }
     }
@@ -235,7 +239,7 @@ fn move_towards<A: Real>(running: &mut [A], batch: &[f64], factor: f64, correcti
     }
 }
 
-pub fn forward<E: Element>(call: &NormForward<'_, HostMemory>) -> Result<NormOutput<HostMemory>> {
+pub fn forward<E: InFours>(call: &NormForward<'_, HostMemory>) -> Result<NormOutput<HostMemory>> {
     let (spec, grid) = (call.spec, call.grid);
     // Everything that can fail comes before the running statistics move.
     let mut y = HostMemory::take(grid.len() * size_of::<E>())?;
@@ -347,7 +351,7 @@ struct BackwardPass<'a, E: Element> {
 
 vectorized! {
     /// Returns the gradient of the time scale.
-    fn sweep_backward<'a, E: Element>(pass: BackwardPass<'a, E>) -> f64 {
+    fn sweep_backward<'a, E: InFours>(pass: BackwardPass<'a, E>) -> f64 {
         let grid = pass.grid;
         match (grid.n, grid.s) {
             (1, 16) => backward_blocks(pass, Grid { n: 1, s: 16, ..grid }),
@@ -358,7 +362,7 @@ vectorized! {
 }
 
 #[inline(always)]
-fn backward_blocks<E: Element>(pass: BackwardPass<'_, E>, grid: Grid) -> f64 {
+fn backward_blocks<E: InFours>(pass: BackwardPass<'_, E>, grid: Grid) -> f64 {
     let BackwardPass { x, dy, dx, scale, weight_grad, bias_grad, .. } = pass;
     let inverse = if pass.batch_statistics { 1.0 / grid.cell() as f64 } else { 0.0 };
     let mut scale_grad = 0.0;
@@ -367,11 +371,10 @@ fn backward_blocks<E: Element>(pass: BackwardPass<'_, E>, grid: Grid) -> f64 {
         let (mut means, mut rstds) = ([0.0; BLOCK], [0.0; BLOCK]);
         means[..channels].copy_from_slice(&pass.mean[c0..][..channels]);
         rstds[..channels].copy_from_slice(&pass.rstd[c0..][..channels]);
-        let (mut s1, mut s2) = ([0.0; BLOCK], [0.0; BLOCK]);
-        for i in 0..channels {
-            let rows = Rows { grid, c: c0 + i };
-            (s1[i], s2[i]) = sums(rows.of(x).zip(rows.of(dy)), means[i]);
-        }
+        // Σ dy and Σ dy·(x − mean).
+        let four = |i: usize, x, g| [g, g * (x - E::Four::splat(means[i]))];
+        let one = |i: usize, x: f64, g: f64| [g, g * (x - means[i])];
+        let [s1, mut s2] = block_sums(grid, c0..c0 + channels, [x, dy], four, one);
         for (s2, rstd) in s2.iter_mut().zip(rstds) {
             *s2 *= rstd;
         }
@@ -401,39 +404,17 @@ fn backward_blocks<E: Element>(pass: BackwardPass<'_, E>, grid: Grid) -> f64 {
         let [highs, lows, gains, firsts, seconds] = coefficients;
         for i in 0..channels {
             let (high, low, g, c1, c2) = (highs[i], lows[i], gains[i], firsts[i], seconds[i]);
-            let rows = Rows { grid, c: c0 + i };
-            for ((x, dy), dx) in rows.of(x).zip(rows.of(dy)).zip(rows.of_mut(dx)) {
-                write_row(x, dy, dx, |x, dy| E::store(dy.load() * g - c1 - ((x.load() - high) - low) * c2));
+            for row in rows(grid, c0 + i) {
+                write_row(&x[row.clone()], &dy[row.clone()], &mut dx[row], |x, dy| {
+                    E::store(dy.load() * g - c1 - ((x.load() - high) - low) * c2)
+                });
             }
         }
     }
     scale_grad
 }
 
-/// Σ dy and Σ dy·(x − mean) of some rows.
-#[inline(always)]
-fn sums<'a, E: Element>(rows: impl Iterator<Item = (&'a [E], &'a [E])>, mean: f64) -> (f64, f64) {
-    let (mut first, mut second) = (Sum::default(), Sum::default());
-    for (x, dy) in rows {
-        let (x_chunks, x_rest) = x.as_chunks::<LANES>();
-        let (dy_chunks, dy_rest) = dy.as_chunks::<LANES>();
-        for (x, dy) in x_chunks.iter().zip(dy_chunks) {
-            for i in 0..LANES {
-                let g = dy[i].load().to_f64();
-                first.lanes[i] += g;
-                second.lanes[i] += g * (x[i].load().to_f64() - mean);
-            }
-        }
-        for (x, dy) in x_rest.iter().zip(dy_rest) {
-            let g = dy.load().to_f64();
-            first.rest += g;
-            second.rest += g * (x.load().to_f64() - mean);
-        }
-    }
-    (first.total(), second.total())
-}
-
-pub fn backward<E: Element>(saved: &NormSaved<HostMemory>, dy: &CpuTensor) -> Result<NormGrads<HostMemory>> {
+pub fn backward<E: InFours>(saved: &NormSaved<HostMemory>, dy: &CpuTensor) -> Result<NormGrads<HostMemory>> {
     let grid = saved.grid;
     let (weight, bias, scale) = (saved.weight.as_ref(), saved.bias.as_ref(), saved.scale.as_ref());
     let mut dx = HostMemory::take(grid.len() * size_of::<E>())?;
