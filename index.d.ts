@@ -161,16 +161,16 @@ export interface NamedHandle {
 
 /**
  * Backward of a saved forward, which is used up. `carry` is the gradient of the state after the last step (0: none); it
- * becomes that of the state before the first. dw is added to `weight_grad`. Returns dx, and dw and the state's
- * gradient where they were not given.
+ * becomes that of the state before the first. dw is added to `weight_grad`. Returns dx, which lives as long as `owner`, and
+ * dw and the state's gradient where they were not given.
  */
-export declare function neuNormBackward(saved: number, dy: number, carry: number, weightGrad: number): Packed
+export declare function neuNormBackward(owner: object, saved: number, dy: number, carry: number, weightGrad: number): Packed
 
 /**
- * Forward from `state` (0: zero), which becomes the state after the last step. Returns y and saved, which is 0 without
- * `record`, and the state where there was none.
+ * Forward from `state` (0: zero), which becomes the state after the last step. Returns y, which lives as long as `owner`,
+ * and saved, which is 0 without `record`, and the state where there was none.
  */
-export declare function neuNormForward(spec: number, x: number, isMulti: boolean, weight: number, state: number, record: boolean): Packed
+export declare function neuNormForward(owner: object, spec: number, x: number, isMulti: boolean, weight: number, state: number, record: boolean): Packed
 
 /** Registers a specification. */
 export declare function neuNormSpec(channels: number, height: number, width: number, channelsLast: boolean, k: number, shared: boolean): number
@@ -204,7 +204,7 @@ export declare function neuronSpec(config: NeuronConfig): number
  * are not (0) are returned: dx and dweight, dbias and dscale, 0 where absent. A gradient of one row is without the axis
  * of rows; the others have one row per step of that forward.
  */
-export declare function normBackward(saved: number, dy: number, weightGrad: number, biasGrad: number, scaleGrad: number): Packed
+export declare function normBackward(owner: object, saved: number, dy: number, weightGrad: number, biasGrad: number, scaleGrad: number): Packed
 
 /** `NormSpec` as TypeScript writes it: `'absent' | 'shared' | 'perStep'` for rows. */
 export interface NormConfig {
@@ -222,9 +222,10 @@ export interface NormConfig {
 
 /**
  * Forward. `training` chooses batch statistics and `track` moves the running ones; `momentum` absent means
- * a cumulative average. `scale` is that of time, 0 where absent. Returns y and saved, which is 0 without `record`.
+ * a cumulative average. `scale` is that of time, 0 where absent. Returns y, which lives as long as `owner` (a call of its
+ * own to say so would cost as much as a small forward), and saved, which is 0 without `record`.
  */
-export declare function normForward(layer: number, x: number, scale: number, isMulti: boolean, firstStep: number, training: boolean, track: boolean, momentum: number | undefined | null, record: boolean): Packed
+export declare function normForward(owner: object, layer: number, x: number, scale: number, isMulti: boolean, firstStep: number, training: boolean, track: boolean, momentum: number | undefined | null, record: boolean): Packed
 
 /** Registers a layer. */
 export declare function normLayer(config: NormConfig, tensors: NormTensors): number
@@ -343,7 +344,7 @@ export declare function tensorToDevice(handle: number, device: string): number
 /** Fills a tensor with values of U(low, high). In place. */
 export declare function tensorUniform(target: number, low: number, high: number): void
 
-/** Ties a handle's life to a JavaScript object's, and looks after those whose owner is gone when it is time. */
+/** Ties a handle's life to a JavaScript object's. */
 export declare function track(owner: object, handle: number): void
 
 /** A sliding window; each field `[vertical, horizontal]`. */

@@ -8,10 +8,16 @@ import { native } from './native.js'
 export class Handle {
   #id: number
 
-  /** @internal */
+  /** @internal Of 0: nothing yet, for a call that makes it and is told whose it will be; {@link become} follows. */
   constructor(id: number) {
     this.#id = id
-    native.track(this, id)
+    if (id !== 0) native.track(this, id)
+  }
+
+  /** @internal Takes over what a native call has made for this object, which it watches already. */
+  become(id: number): this {
+    this.#id = id
+    return this
   }
 
   /** @internal The native number; throws `ERR_DISPOSED` once freed. */

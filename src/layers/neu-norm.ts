@@ -95,7 +95,9 @@ export class NeuNorm extends Module {
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {
     const { value } = this.#state
+    const y = new Tensor(0)
     const packed = native.neuNormForward(
+      y,
       this.#spec.id,
       x.id,
       this.stepMode === 'm',
@@ -108,19 +110,20 @@ export class NeuNorm extends Module {
     const entry = saved === 0 ? null : { saved: new Saved(saved), previous: this.#state.source }
     if (entry) this.#tape.push(entry)
     this.#state.advance(value ?? new Tensor(lowOf(pairOf(packed, 1))), entry)
-    return new Tensor(lowOf(made))
+    return y.become(lowOf(made))
   }
 
   protected override computeBackward(dy: Tensor): Tensor {
     const entry = this.#tape.latest()
     const carried = this.#state.gradientOf(entry)
-    const packed = native.neuNormBackward(entry.saved.id, dy.id, carried?.id ?? 0, this.#w.gradId)
+    const dx = new Tensor(0)
+    const packed = native.neuNormBackward(dx, entry.saved.id, dy.id, carried?.id ?? 0, this.#w.gradId)
     entry.saved.forget()
     this.#state.handBack(entry, carried ?? new Tensor(lowOf(pairOf(packed, 1))), this.#tape)
     const made = pairOf(packed, 0)
     const w = highOf(made)
     if (w !== 0) this.#w.accumulate(w)
-    return new Tensor(lowOf(made))
+    return dx.become(lowOf(made))
   }
 
   /** State to 0; pending forwards are dropped. */

@@ -205,8 +205,10 @@ export abstract class NormLayer extends Module {
   protected override computeForward(x: Tensor, record: boolean): Tensor {
     const isMulti = this.stepMode === 'm'
     const firstStep = this.#step
+    const y = new Tensor(0)
     const made = pairOf(
       native.normForward(
+        y,
         this.#native.id,
         x.id,
         this.#scale?.id ?? 0,
@@ -224,15 +226,17 @@ export abstract class NormLayer extends Module {
     if (isPerStep) this.#step = firstStep + steps
     const saved = highOf(made)
     if (saved !== 0) this.#tape.push({ saved: new Saved(saved), firstStep, steps })
-    return new Tensor(lowOf(made))
+    return y.become(lowOf(made))
   }
 
   protected override computeBackward(dy: Tensor): Tensor {
     const entry = this.#tape.latest()
+    const dx = new Tensor(0)
     const { saved } = entry
     const weight = onlyRow(this.#weight, entry)
     const bias = onlyRow(this.#bias, entry)
     const packed = native.normBackward(
+      dx,
       saved.id,
       dy.id,
       weight?.gradId ?? 0,
@@ -249,7 +253,7 @@ export abstract class NormLayer extends Module {
       takeGradient(this.#bias, bias, lowOf(rest), entry)
       if (highOf(rest) !== 0) this.#scale?.accumulate(highOf(rest))
     }
-    return new Tensor(lowOf(made))
+    return dx.become(lowOf(made))
   }
 
   /** Step index to 0; pending forwards are dropped. Statistics and parameters stay. */

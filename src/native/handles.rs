@@ -309,34 +309,37 @@ fn report(env: &Env) -> Checked<()> {
     Ok(())
 }
 
-/// Ties a handle's life to a JavaScript object's, and looks after those whose owner is gone when it is time.
+/// Ties a handle's life to a JavaScript object's.
 #[napi]
 pub fn track(env: Env, owner: Object<'_>, handle: u32) -> Result<()> {
-    face(|| {
-        let weak = WeakObject::new(&env, &owner).map_err(napi_failure)?;
-        let (is_new_env, is_due) = with(|registry| {
-            if let Some(slot) = registry.slots.get_mut(place(handle)).and_then(Option::as_mut) {
-                slot.owner = Some(weak);
-            }
-            let is_new_env = !registry.watched.contains(&env.raw());
-            if is_new_env {
-                registry.watched.push(env.raw());
-            }
-            (is_new_env, registry.is_sweep_due())
-        });
+    face(|| watch(&env, &owner, handle))
+}
+
+/// The same for a call that has made `handle` for `owner`; and looks after those whose owner is gone when it is time.
+pub fn watch(env: &Env, owner: &Object<'_>, handle: Handle) -> Checked<()> {
+    let weak = WeakObject::new(env, owner).map_err(napi_failure)?;
+    let (is_new_env, is_due) = with(|registry| {
+        if let Some(slot) = registry.slots.get_mut(place(handle)).and_then(Option::as_mut) {
+            slot.owner = Some(weak);
+        }
+        let is_new_env = !registry.watched.contains(&env.raw());
         if is_new_env {
-            env.add_env_cleanup_hook(env, end_of_environment).map_err(napi_failure)?;
+            registry.watched.push(env.raw());
         }
-        if is_due {
-            let dropped = with(|registry| registry.sweep(&env));
-            for slot in dropped {
-                if let Some(owner) = slot.owner {
-                    owner.delete(&env);
-                }
+        (is_new_env, registry.is_sweep_due())
+    });
+    if is_new_env {
+        env.add_env_cleanup_hook(*env, end_of_environment).map_err(napi_failure)?;
+    }
+    if is_due {
+        let dropped = with(|registry| registry.sweep(env));
+        for slot in dropped {
+            if let Some(owner) = slot.owner {
+                owner.delete(env);
             }
         }
-        report(&env)
-    })
+    }
+    report(env)
 }
 
 /// Frees a handle at once. Freeing twice is harmless.

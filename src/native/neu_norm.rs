@@ -1,6 +1,7 @@
 //! NeuNorm for JavaScript.
 
 use napi::Env;
+use napi::bindgen_prelude::Object;
 use napi_derive::napi;
 use spikenorm_core::{NeuNormForward, NeuNormSaved, NeuNormSpec};
 
@@ -8,7 +9,7 @@ use crate::device::{Place, on_device};
 use crate::error::{Checked, Result, face};
 use crate::handles::{
     Handle, Packed, device_of, expect_room, insert, insert_optional, insert_saved_of, insert_tensor, lend,
-    packed, put_tensor, remove,
+    packed, put_tensor, remove, watch,
 };
 use crate::norm::{accumulate, layout, step_mode};
 use crate::tensor::{expect_gradient, expect_parameter_dtype};
@@ -35,10 +36,12 @@ pub fn neu_norm_spec(
     })
 }
 
-/// Forward from `state` (0: zero), which becomes the state after the last step. Returns y and saved, which is 0 without
-/// `record`, and the state where there was none.
+/// Forward from `state` (0: zero), which becomes the state after the last step. Returns y, which lives as long as `owner`,
+/// and saved, which is 0 without `record`, and the state where there was none.
 #[napi]
 pub fn neu_norm_forward(
+    env: Env,
+    owner: Object<'_>,
     spec: u32,
     x: u32,
     is_multi: bool,
@@ -46,9 +49,11 @@ pub fn neu_norm_forward(
     state: u32,
     record: bool,
 ) -> Result<Packed> {
-    face(
-        || on_device!(device_of(x)?, backend => forward(backend, spec, x, is_multi, [weight, state], record)),
-    )
+    face(|| {
+        let [y, saved, state] = on_device!(device_of(x)?, backend => forward(backend, spec, x, is_multi, [weight, state], record))?;
+        watch(&env, &owner, y)?;
+        Ok(packed([y, saved], [state, 0]))
+    })
 }
 
 fn forward<B: Place>(
@@ -58,7 +63,7 @@ fn forward<B: Place>(
     is_multi: bool,
     [weight, state]: [Handle; 2],
     record: bool,
-) -> Checked<Packed> {
+) -> Checked<[Handle; 3]> {
     expect_room()?;
     let output = lend(|registry| {
         let spec: &NeuNormSpec = registry.value(spec)?;
@@ -74,19 +79,27 @@ fn forward<B: Place>(
     })?;
     let state = put_tensor(backend, state, output.state)?;
     let y = insert_tensor(backend, output.y);
-    Ok(packed([y, insert_saved_of(backend, output.saved, spec)], [state, 0]))
+    Ok([y, insert_saved_of(backend, output.saved, spec), state])
 }
 
 /// Backward of a saved forward, which is used up. `carry` is the gradient of the state after the last step (0: none); it
-/// becomes that of the state before the first. dw is added to `weight_grad`. Returns dx, and dw and the state's
-/// gradient where they were not given.
+/// becomes that of the state before the first. dw is added to `weight_grad`. Returns dx, which lives as long as `owner`, and
+/// dw and the state's gradient where they were not given.
 #[napi]
-pub fn neu_norm_backward(env: Env, saved: u32, dy: u32, carry: u32, weight_grad: u32) -> Result<Packed> {
+pub fn neu_norm_backward(
+    env: Env,
+    owner: Object<'_>,
+    saved: u32,
+    dy: u32,
+    carry: u32,
+    weight_grad: u32,
+) -> Result<Packed> {
     face(|| {
-        let packed =
+        let [dx, weight, state] =
             on_device!(device_of(saved)?, backend => backward(backend, saved, dy, carry, weight_grad))?;
         remove(&env, saved);
-        Ok(packed)
+        watch(&env, &owner, dx)?;
+        Ok(packed([dx, weight], [state, 0]))
     })
 }
 
@@ -96,7 +109,7 @@ fn backward<B: Place>(
     dy: Handle,
     carry: Handle,
     weight_grad: Handle,
-) -> Checked<Packed> {
+) -> Checked<[Handle; 3]> {
     expect_room()?;
     let (dx, state, [weight]) = lend(|registry| {
         let saved: &NeuNormSaved<B::Memory> = registry.value(saved)?;
@@ -110,5 +123,5 @@ fn backward<B: Place>(
     })?;
     let state = put_tensor(backend, carry, state)?;
     let dx = insert_tensor(backend, dx);
-    Ok(packed([dx, insert_optional(backend, weight)], [state, 0]))
+    Ok([dx, insert_optional(backend, weight), state])
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use napi::Env;
+use napi::bindgen_prelude::Object;
 use napi_derive::napi;
 use spikenorm_core::norm::{Layout, NormForward, NormSaved, NormSpec, Rows, RunningUpdate, Statistics};
 use spikenorm_core::{StepMode, Tensor, bail};
@@ -11,7 +12,7 @@ use crate::device::{Place, on_device};
 use crate::error::{Checked, Result, face};
 use crate::handles::{
     Handle, Packed, Registry, device_of, expect_room, insert, insert_optional, insert_saved_of,
-    insert_tensor, lend, packed, remove,
+    insert_tensor, lend, packed, remove, watch,
 };
 use crate::tensor::{expect_gradient, expect_parameter_dtype};
 
@@ -95,9 +96,12 @@ struct Mode {
 }
 
 /// Forward. `training` chooses batch statistics and `track` moves the running ones; `momentum` absent means
-/// a cumulative average. `scale` is that of time, 0 where absent. Returns y and saved, which is 0 without `record`.
+/// a cumulative average. `scale` is that of time, 0 where absent. Returns y, which lives as long as `owner` (a call of its
+/// own to say so would cost as much as a small forward), and saved, which is 0 without `record`.
 #[napi]
 pub fn norm_forward(
+    env: Env,
+    owner: Object<'_>,
     layer: u32,
     x: u32,
     scale: u32,
@@ -109,10 +113,19 @@ pub fn norm_forward(
     record: bool,
 ) -> Result<Packed> {
     let mode = Mode { is_multi, first_step: first_step as usize, training, track, momentum, record };
-    face(|| on_device!(device_of(x)?, backend => forward(backend, layer, [x, scale], &mode)))
+    face(|| {
+        let [y, saved] = on_device!(device_of(x)?, backend => forward(backend, layer, [x, scale], &mode))?;
+        watch(&env, &owner, y)?;
+        Ok(packed([y, saved], [0, 0]))
+    })
 }
 
-fn forward<B: Place>(backend: &B, layer: Handle, [x, scale]: [Handle; 2], mode: &Mode) -> Checked<Packed> {
+fn forward<B: Place>(
+    backend: &B,
+    layer: Handle,
+    [x, scale]: [Handle; 2],
+    mode: &Mode,
+) -> Checked<[Handle; 2]> {
     expect_room()?;
     let output = lend(|registry| {
         let NormLayer { spec, tensors } = registry.value(layer)?;
@@ -168,7 +181,7 @@ fn forward<B: Place>(backend: &B, layer: Handle, [x, scale]: [Handle; 2], mode: 
         })
     })?;
     let y = insert_tensor(backend, output.y);
-    Ok(packed([y, insert_saved_of(backend, output.saved, layer)], [0, 0]))
+    Ok([y, insert_saved_of(backend, output.saved, layer)])
 }
 
 /// Backward of a saved forward, which is used up. The parameters' gradients are added to those given, and those that
@@ -177,6 +190,7 @@ fn forward<B: Place>(backend: &B, layer: Handle, [x, scale]: [Handle; 2], mode: 
 #[napi]
 pub fn norm_backward(
     env: Env,
+    owner: Object<'_>,
     saved: u32,
     dy: u32,
     weight_grad: u32,
@@ -185,13 +199,15 @@ pub fn norm_backward(
 ) -> Result<Packed> {
     face(|| {
         let given = [weight_grad, bias_grad, scale_grad];
-        let packed = on_device!(device_of(saved)?, backend => backward(backend, saved, dy, given))?;
+        let [dx, weight, bias, scale] =
+            on_device!(device_of(saved)?, backend => backward(backend, saved, dy, given))?;
         remove(&env, saved);
-        Ok(packed)
+        watch(&env, &owner, dx)?;
+        Ok(packed([dx, weight], [bias, scale]))
     })
 }
 
-fn backward<B: Place>(backend: &B, saved: Handle, dy: Handle, given: [Handle; 3]) -> Checked<Packed> {
+fn backward<B: Place>(backend: &B, saved: Handle, dy: Handle, given: [Handle; 3]) -> Checked<[Handle; 4]> {
     expect_room()?;
     let (dx, [weight, bias, scale]) = lend(|registry| {
         let saved: &NormSaved<B::Memory> = registry.value(saved)?;
@@ -204,7 +220,7 @@ fn backward<B: Place>(backend: &B, saved: Handle, dy: Handle, given: [Handle; 3]
     })?;
     let dx = insert_tensor(backend, dx);
     let [weight, bias, scale] = [weight, bias, scale].map(|grad| insert_optional(backend, grad));
-    Ok(packed([dx, weight], [bias, scale]))
+    Ok([dx, weight, bias, scale])
 }
 
 fn without_rows<M>(gradient: Option<Tensor<M>>) -> Option<Tensor<M>> {

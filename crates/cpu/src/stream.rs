@@ -1,4 +1,5 @@
-//! Writing results: half types rounded in registers, and streaming stores, which write a large result past the caches.
+//! How memory is walked. Writing results: half types rounded in registers, and streaming stores, which write a large result
+//! past the caches. Reading: lines asked for before they are needed.
 //!
 //! An ordinary store first reads the line it is about to overwrite, and pushes out of the cache what the sums have just
 //! brought there. For a result too large to be found in the cache by whoever reads it next, that is a third more
@@ -107,6 +108,24 @@ pub fn fence(streaming: bool) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = streaming;
+}
+
+/// Asks for the cache lines of `values` elements, `ahead` elements after the start of `data`. They need not belong to it:
+/// nothing is read but by the cache.
+///
+/// Prefetchers follow a stream within a page of 4 KB and need some lines to see it, so short rows find them asleep.
+#[inline(always)]
+pub fn prefetch<E>(data: &[E], ahead: usize, values: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for at in (0..values).step_by(size_of::<Line>() / size_of::<E>()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let line = data.as_ptr().wrapping_add(ahead + at);
+        // SAFETY: SSE belongs to x86-64. A prefetch of an address that is not mapped does nothing, and of one that is,
+        // nothing that a program could see.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (data, ahead, values);
 }
 
 #[cfg(test)]

@@ -3,41 +3,8 @@
 
 use std::ops::Range;
 
-use super::{NormSpec, Rows};
+use super::{ChannelMoments, NormSpec, Rows};
 use crate::Grid;
-
-/// Count, mean and sum of squared deviations of a set of values, merged by Chan's formula.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Moments {
-    pub count: f64,
-    pub mean: f64,
-    pub m2: f64,
-}
-
-impl Moments {
-    /// Moments of `count` values from the sums of their deviations from `pivot`, a value near the mean, and of the
-    /// deviations' squares.
-    #[inline(always)]
-    pub fn from_deviations(count: f64, pivot: f64, sum: f64, squares: f64) -> Self {
-        let shift = sum / count;
-        let m2 = squares - sum * shift;
-        // NaN must survive: a plain max(0.0) would turn it into 0.
-        Self { count, mean: pivot + shift, m2: if m2 < 0.0 { 0.0 } else { m2 } }
-    }
-
-    #[inline(always)]
-    pub fn merge(&mut self, other: Moments) {
-        if self.count == 0.0 {
-            *self = other;
-        } else if other.count != 0.0 {
-            let count = self.count + other.count;
-            let delta = other.mean - self.mean;
-            self.mean += delta * (other.count / count);
-            self.m2 += other.m2 + delta * delta * (self.count * other.count / count);
-            self.count = count;
-        }
-    }
-}
 
 /// Statistics a forward applies, `[rows * C]` each.
 pub struct RowStatistics {
@@ -47,20 +14,18 @@ pub struct RowStatistics {
 }
 
 impl RowStatistics {
-    /// From per-cell moments `[t * C + c]`.
-    pub fn from_cells(spec: &NormSpec, grid: Grid, cells: &[Moments]) -> Self {
-        let rows = spec.statistics.count(grid.t);
-        let mut merged = vec![Moments::default(); rows * grid.c];
-        for t in 0..grid.t {
-            let row = spec.statistics.of(t) * grid.c;
-            for c in 0..grid.c {
-                merged[row + c].merge(cells[t * grid.c + c]);
-            }
+    /// From the moments of the cells of each step.
+    pub fn from_cells(spec: &NormSpec, cells: &[ChannelMoments]) -> Self {
+        let mut rows = vec![ChannelMoments::default(); spec.statistics.count(cells.len())];
+        for (t, cells) in cells.iter().enumerate() {
+            rows[spec.statistics.of(t)].merge(cells);
         }
-        Self {
-            mean: merged.iter().map(|m| m.mean).collect(),
-            var: merged.iter().map(|m| m.m2 / m.count).collect(),
+        let (mut mean, mut var) = (Vec::new(), Vec::new());
+        for row in rows {
+            mean.extend(row.mean);
+            var.extend(row.m2.iter().map(|m2| m2 / row.count));
         }
+        Self { mean, var }
     }
 }
 

@@ -18,14 +18,14 @@ mod cpu_plan;
 mod cuda_cost;
 mod cuda_neu_norm_plan;
 mod cuda_plan;
+mod moments;
 mod spec;
 
 pub use crate::shape::Layout;
 pub use call::{NormForward, NormGrads, NormOutput, NormSaved, RunningUpdate, Statistics};
-pub use coefficients::{
-    Affine, CellSums, DxCoefficients, Moments, ParameterGrads, RowStatistics, dx_coefficients,
-};
+pub use coefficients::{Affine, CellSums, DxCoefficients, ParameterGrads, RowStatistics, dx_coefficients};
 pub use cpu_plan::CpuPlan;
 pub use cuda_neu_norm_plan::CudaNeuNormPlan;
 pub use cuda_plan::{CudaDevice, CudaPass, CudaPlan, Lanes, SharedOffsets, TeamSync};
+pub use moments::{ChannelMoments, Moments};
 pub use spec::{NormSpec, Rows};

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use spikenorm_core::norm::{
-    Affine, CpuPlan, Moments, NormForward, NormOutput, NormSaved, NormSpec, RowStatistics, Statistics,
+    Affine, ChannelMoments, CpuPlan, NormForward, NormOutput, NormSaved, NormSpec, RowStatistics, Statistics,
 };
 use spikenorm_core::{Grid, Result};
 
@@ -112,13 +112,13 @@ fn two_sweeps<E: Element>(
     grid: Grid,
 ) -> Result<RowStatistics> {
     let parts = for_each(bytes, tiles.iter().collect(), |tile| sum_tile(tile, x))?;
-    let mut cells = vec![Moments::default(); grid.t * grid.c];
+    let mut cells = vec![ChannelMoments::default(); grid.t];
     for (tile, part) in tiles.iter().zip(parts) {
-        for (cell, moments) in cells[tile.t0 * grid.c..].iter_mut().zip(part) {
-            cell.merge(moments);
+        for (cells, part) in cells[tile.t0..].iter_mut().zip(&part) {
+            cells.merge(part);
         }
     }
-    let statistics = RowStatistics::from_cells(affine.spec, grid, &cells);
+    let statistics = RowStatistics::from_cells(affine.spec, &cells);
     apply_all(tiles, x, y, bytes, &Normalizer::new(affine.spec, &statistics), affine)?;
     Ok(statistics)
 }
@@ -140,14 +140,14 @@ fn apply_all<E: Element>(
 
 /// Both sweeps over a tile, which is still in cache for the second.
 fn sweep_tile<E: Element>(tile: &Tile, x: &[E], slabs: Vec<&mut [E]>, affine: &Affine<'_>) -> RowStatistics {
-    let statistics = RowStatistics::from_cells(affine.spec, tile.extent(), &sum_tile(tile, x));
+    let statistics = RowStatistics::from_cells(affine.spec, &sum_tile(tile, x));
     write_tile(tile, x, slabs, &Normalizer::new(affine.spec, &statistics), tile, affine);
     statistics
 }
 
 vectorized! {
     /// The first sweep.
-    fn sum_tile<'a, E: Element>(tile: &'a Tile, x: &'a [E]) -> Vec<Moments> {
+    fn sum_tile<'a, E: Element>(tile: &'a Tile, x: &'a [E]) -> Vec<ChannelMoments> {
         cell_moments(tile, x)
     }
 }
@@ -166,16 +166,18 @@ vectorized! {
     }
 }
 
-/// Moments of every cell of the tile, `[t * C_tile + c]`.
+/// Moments of every cell of the tile, by step.
 #[inline(always)]
-fn cell_moments<E: Element>(tile: &Tile, x: &[E]) -> Vec<Moments> {
-    let mut cells = vec![Moments::default(); tile.t * tile.c];
-    for (t, cells) in cells.chunks_exact_mut(tile.c.max(1)).enumerate() {
-        if tile.is_long() {
-            kernels_long::moments(tile, x, t, cells);
+fn cell_moments<E: Element>(tile: &Tile, x: &[E]) -> Vec<ChannelMoments> {
+    let mut cells = Vec::with_capacity(tile.t);
+    for t in 0..tile.t {
+        cells.push(if tile.is_long() {
+            kernels_long::moments(tile, x, t)
         } else if tile.grid.s > 0 {
-            kernels_short::moments(tile, x, t, cells);
-        }
+            kernels_short::moments(tile, x, t)
+        } else {
+            ChannelMoments::default()
+        });
     }
     cells
 }

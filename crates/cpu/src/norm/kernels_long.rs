@@ -3,7 +3,7 @@
 //! Sums run in lanes, short runs of squared deviations in the type of the arithmetic. What adds up over more is float64, and
 //! so are all sums of values: a gradient that is the same everywhere sums what the mean is off by.
 
-use spikenorm_core::norm::Moments;
+use spikenorm_core::norm::{ChannelMoments, Moments};
 
 use super::tile::Tile;
 use crate::element::{Element, Real};
@@ -78,25 +78,33 @@ impl<A: Real> Deviations<A> {
 
 /// Moments from the sum of values and that of their squared deviations from a pivot, if these are exact enough.
 #[inline(always)]
-pub fn moments_about(count: f64, pivot: f64, sum: f64, squares: f64) -> Option<Moments> {
+fn moments_about(count: f64, pivot: f64, sum: f64, squares: f64) -> Option<Moments> {
     let shift = sum / count - pivot;
     let part = Moments::from_deviations(count, pivot, shift * count, squares);
-    (shift * shift * count <= FAR * FAR * part.m2).then_some(part)
+    is_near(count, shift, part.m2).then_some(part)
+}
+
+/// Whether a pivot was near enough to the mean of `count` values, `shift` away, for one pass to be exact; not where
+/// something is not finite.
+#[inline(always)]
+pub fn is_near(count: f64, shift: f64, m2: f64) -> bool {
+    shift * shift * count <= FAR * FAR * m2
 }
 
 /// A value near the mean of what comes next: the mean of what the cell has seen, or the next value itself.
 #[inline(always)]
-pub fn pivot_of<E: Element>(cell: &Moments, next: E) -> E::Acc {
+fn pivot_of<E: Element>(cell: &Moments, next: E) -> E::Acc {
     if cell.count > 0.0 { E::Acc::from_f64(cell.mean) } else { next.load() }
 }
 
-/// Merges the moments of every channel of step `t` of the tile into `cells`.
+/// The moments of every channel of step `t` of the tile.
 ///
 /// One pass: deviations from a pivot near the mean. Where that turns out to be far off, the run is read again from the
 /// cache: its mean first, then the squares about it.
 #[inline(always)]
-pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize, cells: &mut [Moments]) {
+pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize) -> ChannelMoments {
     let s = tile.grid.s;
+    let mut cells = vec![Moments::default(); tile.c];
     if s > RUN {
         for n in 0..tile.n {
             let rows = tile.slab(x, t, n).chunks_exact(s);
@@ -109,7 +117,7 @@ pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize, cells: &mut [Moments]
                 }
             }
         }
-        return;
+        return ChannelMoments::of(&cells);
     }
     // Lanes go on from row to row: folding them costs as much as a short row.
     let mut lanes = Vec::with_capacity(tile.c);
@@ -128,6 +136,7 @@ pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize, cells: &mut [Moments]
             cells[c].merge(part.unwrap_or_else(|| gathered(tile, x, t, c, first..last)));
         }
     }
+    ChannelMoments::of(&cells)
 }
 
 /// The moments of one channel of some samples, the careful way.

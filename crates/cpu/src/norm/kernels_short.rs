@@ -5,12 +5,14 @@
 //! hide its latency. Where slabs follow each other, fewer: one stream in order is what memory and its prefetchers are best
 //! at.
 
-use spikenorm_core::norm::Moments;
+use std::ops::Range;
 
-use super::kernels_long::{gathered, moments_about, pivot_of};
+use spikenorm_core::norm::ChannelMoments;
+
+use super::kernels_long::{gathered, is_near};
 use super::tile::Tile;
 use crate::element::{Element, Real};
-use crate::stream::{Fill, write};
+use crate::stream::{Fill, prefetch, write};
 
 /// Columns handled together: three arrays of them stay in the first-level cache.
 const COLUMNS: usize = 1024;
@@ -21,6 +23,8 @@ const ROWS_IN_ORDER: usize = 4;
 /// Columns whose totals are at hand for that. Measured: of eight pairs of slabs twice as many are better.
 const CHUNK: usize = 16;
 const CHUNK_OF_PAIRS: usize = 32;
+/// How far ahead memory is asked for where slabs follow each other. (Elsewhere, several streams are enough.)
+const AHEAD_BYTES: usize = 8 << 10;
 /// Slabs whose deviations are summed before they are folded into float64.
 const RUN: usize = 16 * ROWS;
 
@@ -64,47 +68,82 @@ fn total<A: Real>(columns: &[A]) -> f64 {
     columns.iter().fold(0.0, |sum, v| sum + v.to_f64())
 }
 
-/// Merges the moments of every channel of step `t` of the tile into `cells`. One pass, as in `kernels_long::moments`.
+/// The moments of every channel of step `t` of the tile. One pass, as in `kernels_long::moments`.
 #[inline(always)]
-pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize, cells: &mut [Moments]) {
+pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize) -> ChannelMoments {
+    let mut all = ChannelMoments { count: (tile.n * tile.grid.s) as f64, ..Default::default() };
+    for (c, channels) in column_groups(tile) {
+        let group = group_moments(tile, x, t, c..c + channels);
+        all.mean.extend(group.mean);
+        all.m2.extend(group.m2);
+    }
+    all
+}
+
+/// Of the channels of a group.
+#[inline(always)]
+fn group_moments<E: Element>(tile: &Tile, x: &[E], t: usize, channels: Range<usize>) -> ChannelMoments {
     let s = tile.grid.s;
     let in_order = tile.is_contiguous();
-    for (c, channels) in column_groups(tile) {
-        let columns = channels * s;
-        let row_of = |n: usize| &tile.slab(x, t, n)[c * s..][..columns];
-        let mut pivots = vec![E::Acc::default(); columns];
-        let mut sums = vec![0.0; columns];
-        let mut squares = vec![E::Acc::default(); columns];
-        for first in (0..tile.n).step_by(RUN) {
-            let last = (first + RUN).min(tile.n);
-            let count = ((last - first) * s) as f64;
-            let start = row_of(first);
-            let pivot = |i: usize| pivot_of(&cells[c + i], start[i * s]);
-            spread((0..channels).map(pivot), s, &mut pivots);
-            sums.fill(0.0);
-            squares.fill(E::Acc::default());
-            let mut n = first;
-            while !in_order && n + ROWS <= last {
-                let rows: [&[E]; ROWS] = neighbours(n, row_of);
-                add_deviations(rows, &pivots, &mut sums, &mut squares);
-                n += ROWS;
-            }
-            while n + ROWS_IN_ORDER <= last {
-                let rows: [&[E]; ROWS_IN_ORDER] = neighbours(n, row_of);
-                add_deviations(rows, &pivots, &mut sums, &mut squares);
-                n += ROWS_IN_ORDER;
-            }
-            for n in n..last {
-                add_deviations([row_of(n)], &pivots, &mut sums, &mut squares);
-            }
-            for i in 0..channels {
-                let at = i * s..(i + 1) * s;
-                let pivot = pivots[at.start].to_f64();
-                let (sum, squares) = (total(&sums[at.clone()]), total(&squares[at.clone()]));
-                let part = moments_about(count, pivot, sum, squares);
-                cells[c + i].merge(part.unwrap_or_else(|| gathered(tile, x, t, c + i, first..last)));
+    let ahead = AHEAD_BYTES / size_of::<E>();
+    let row_of = |n: usize| &tile.slab(x, t, n)[channels.start * s..channels.end * s];
+    let columns = channels.len() * s;
+    let mut pivots = vec![E::Acc::default(); columns];
+    let mut sums = vec![0.0; columns];
+    let mut squares = vec![E::Acc::default(); columns];
+    let zeros = || vec![0.0; channels.len()];
+    let mut part = ChannelMoments { count: 0.0, mean: zeros(), m2: zeros() };
+    let mut all = ChannelMoments::default();
+    for first in (0..tile.n).step_by(RUN) {
+        let last = (first + RUN).min(tile.n);
+        if first == 0 {
+            // For want of a mean.
+            spread(row_of(0).iter().step_by(s).map(|x| x.load()), s, &mut pivots);
+        } else {
+            spread(all.mean.iter().map(|&mean| E::Acc::from_f64(mean)), s, &mut pivots);
+        }
+        sums.fill(0.0);
+        squares.fill(E::Acc::default());
+        let mut n = first;
+        while !in_order && n + ROWS <= last {
+            let rows: [&[E]; ROWS] = neighbours(n, row_of);
+            add_deviations::<E, ROWS, false>(rows, 0, &pivots, &mut sums, &mut squares);
+            n += ROWS;
+        }
+        while n + ROWS_IN_ORDER <= last {
+            let rows: [&[E]; ROWS_IN_ORDER] = neighbours(n, row_of);
+            add_deviations::<E, ROWS_IN_ORDER, true>(rows, ahead, &pivots, &mut sums, &mut squares);
+            n += ROWS_IN_ORDER;
+        }
+        for n in n..last {
+            add_deviations::<E, 1, false>([row_of(n)], 0, &pivots, &mut sums, &mut squares);
+        }
+        part.count = ((last - first) * s) as f64;
+        fold(&pivots, &sums, &squares, s, &mut part);
+        for i in 0..channels.len() {
+            if !is_near(part.count, part.mean[i] - pivots[i * s].to_f64(), part.m2[i]) {
+                let careful = gathered(tile, x, t, channels.start + i, first..last);
+                (part.mean[i], part.m2[i]) = (careful.mean, careful.m2);
             }
         }
+        all.merge(&part);
+    }
+    all
+}
+
+/// Mean and sum of squares of every channel, of `moments.count` values, from the totals of its columns.
+#[inline(always)]
+fn fold<A: Real>(pivots: &[A], sums: &[f64], squares: &[A], s: usize, moments: &mut ChannelMoments) {
+    let inverse = 1.0 / moments.count;
+    let cells = moments.mean.iter_mut().zip(&mut moments.m2);
+    let columns = pivots.chunks_exact(s).zip(sums.chunks_exact(s)).zip(squares.chunks_exact(s));
+    for ((mean, m2), ((pivots, sums), squares)) in cells.zip(columns) {
+        let pivot = pivots[0].to_f64();
+        let shift = total(sums) * inverse - pivot;
+        *mean = pivot + shift;
+        let about_mean = total(squares) - shift * shift * moments.count;
+        // NaN must survive: a plain max(0.0) would turn it into 0.
+        *m2 = if about_mean < 0.0 { 0.0 } else { about_mean };
     }
 }
 
@@ -118,11 +157,13 @@ fn neighbours<'a, E, const K: usize>(n: usize, row_of: impl Fn(usize) -> &'a [E]
     rows
 }
 
-/// Adds the values of K slabs and the squares of their deviations to the columns' totals. A chunk of totals is copied,
+/// Adds the values of K slabs and the squares of their deviations to the columns' totals. With AHEAD, asks for what is
+/// `ahead` elements further on. A chunk of totals is copied,
 /// added to and written back, since the compiler cannot see that the slabs do not overlap with them.
 #[inline(always)]
-fn add_deviations<E: Element, const K: usize>(
+fn add_deviations<E: Element, const K: usize, const AHEAD: bool>(
     rows: [&[E]; K],
+    ahead: usize,
     pivots: &[E::Acc],
     sums: &mut [f64],
     squares: &mut [E::Acc],
@@ -134,6 +175,9 @@ fn add_deviations<E: Element, const K: usize>(
         let (mut sum, mut square) = (*sums, *squares);
         for row in rows {
             let x = &row[at * CHUNK..][..CHUNK];
+            if AHEAD {
+                prefetch(x, ahead, CHUNK);
+            }
             for i in 0..CHUNK {
                 let value = x[i].load();
                 let d = value - pivots[i];

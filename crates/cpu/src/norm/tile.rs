@@ -70,11 +70,6 @@ impl Tile {
         let (n, forwards) = (self.n, self.is_contiguous());
         (0..n).map(move |i| if forwards { i } else { n - 1 - i })
     }
-
-    /// The tile's own extents as a grid.
-    pub fn extent(&self) -> Grid {
-        Grid { t: self.t, n: self.n, c: self.c, s: self.grid.s }
-    }
 }
 
 /// The tiles of a plan, in a fixed order.
