@@ -72,27 +72,32 @@ impl Unfold {
         }
     }
 
-    /// Calls `visit(column start, padded start)` for every run of one output row.
+    /// Calls `visit(columns, padded)` for every row of the column matrix: where the block's part of it starts, and what
+    /// goes there, from its first value on.
     #[inline(always)]
-    fn runs(&self, block: Block, mut visit: impl FnMut(usize, usize)) {
+    fn rows_of(&self, block: Block, mut visit: impl FnMut(usize, usize)) {
         let [height, width] = self.padded();
         let [kernel_h, kernel_w] = self.window.kernel;
-        let [stride_h, _] = self.window.stride;
         let mut column = block.at;
         for c in 0..self.channels {
             for i in 0..kernel_h {
                 for j in 0..kernel_w {
-                    let mut source = (c * height + block.first * stride_h + i) * width + j;
-                    let mut target = column;
-                    for _ in 0..block.rows {
-                        visit(target, source);
-                        target += self.output[1];
-                        source += stride_h * width;
-                    }
+                    visit(column, (c * height + block.first * self.window.stride[0] + i) * width + j);
                     column += block.width;
                 }
             }
         }
+    }
+
+    /// Pieces of a padded sample, one for each output row, from where the first of them starts.
+    #[inline(always)]
+    fn pieces<'a, A>(&self, padded: &'a [A]) -> impl Iterator<Item = &'a [A]> + use<'a, A> {
+        padded.chunks(self.window.stride[0] * self.padded()[1])
+    }
+
+    #[inline(always)]
+    fn pieces_mut<'a, A>(&self, padded: &'a mut [A]) -> impl Iterator<Item = &'a mut [A]> + use<'a, A> {
+        padded.chunks_mut(self.window.stride[0] * self.padded()[1])
     }
 
     /// Writes the columns of a block of a padded sample.
@@ -101,20 +106,34 @@ impl Unfold {
         let (run, stride) = (self.output[1], self.window.stride[1]);
         match (stride, run) {
             // A row of known length is a register or two; a copy of any length is a call.
-            (1, 4) => self.runs(block, |to, from| copy_run::<A, 4>(columns, to, padded, from)),
-            (1, 8) => self.runs(block, |to, from| copy_run::<A, 8>(columns, to, padded, from)),
-            (1, 16) => self.runs(block, |to, from| copy_run::<A, 16>(columns, to, padded, from)),
-            (1, _) => {
-                self.runs(block, |to, from| columns[to..to + run].copy_from_slice(&padded[from..from + run]))
-            }
-            _ => self.runs(block, |to, from| {
-                for (target, value) in
-                    columns[to..to + run].iter_mut().zip(padded[from..].iter().step_by(stride))
-                {
-                    *target = *value;
+            (1, 4) => self.unfold_runs::<A, 4>(padded, columns, block),
+            (1, 8) => self.unfold_runs::<A, 8>(padded, columns, block),
+            (1, 16) => self.unfold_runs::<A, 16>(padded, columns, block),
+            _ => self.rows_of(block, |to, from| {
+                let targets = columns[to..][..block.rows * run].chunks_exact_mut(run);
+                for (target, source) in targets.zip(self.pieces(&padded[from..])) {
+                    if stride == 1 {
+                        target.copy_from_slice(&source[..run]);
+                    } else {
+                        for (target, value) in target.iter_mut().zip(source.iter().step_by(stride)) {
+                            *target = *value;
+                        }
+                    }
                 }
             }),
         }
+    }
+
+    #[inline(always)]
+    fn unfold_runs<A: Real, const N: usize>(&self, padded: &[A], columns: &mut [A], block: Block) {
+        self.rows_of(block, |to, from| {
+            let (targets, _) = columns[to..][..block.rows * N].as_chunks_mut::<N>();
+            for (target, source) in targets.iter_mut().zip(self.pieces(&padded[from..])) {
+                if let Some(source) = source.first_chunk::<N>() {
+                    *target = *source;
+                }
+            }
+        });
     }
 
     /// The transpose of [`Self::unfold`]: adds the columns of a block onto the padded sample.
@@ -122,40 +141,31 @@ impl Unfold {
     pub fn fold<A: Real>(&self, columns: &[A], padded: &mut [A], block: Block) {
         let (run, stride) = (self.output[1], self.window.stride[1]);
         match (stride, run) {
-            (1, 4) => self.runs(block, |from, to| add_run::<A, 4>(padded, to, columns, from)),
-            (1, 8) => self.runs(block, |from, to| add_run::<A, 8>(padded, to, columns, from)),
-            (1, 16) => self.runs(block, |from, to| add_run::<A, 16>(padded, to, columns, from)),
-            (1, _) => self.runs(block, |from, to| {
-                for (target, value) in padded[to..to + run].iter_mut().zip(&columns[from..from + run]) {
-                    *target += *value;
-                }
-            }),
-            _ => self.runs(block, |from, to| {
-                for (target, value) in padded[to..].iter_mut().step_by(stride).zip(&columns[from..from + run])
-                {
-                    *target += *value;
+            (1, 4) => self.fold_runs::<A, 4>(columns, padded, block),
+            (1, 8) => self.fold_runs::<A, 8>(columns, padded, block),
+            (1, 16) => self.fold_runs::<A, 16>(columns, padded, block),
+            _ => self.rows_of(block, |from, to| {
+                let sources = columns[from..][..block.rows * run].chunks_exact(run);
+                for (source, target) in sources.zip(self.pieces_mut(&mut padded[to..])) {
+                    for (target, value) in target.iter_mut().step_by(stride).zip(source) {
+                        *target += *value;
+                    }
                 }
             }),
         }
     }
-}
 
-#[inline(always)]
-fn copy_run<A: Real, const N: usize>(target: &mut [A], to: usize, source: &[A], from: usize) {
-    if let (Some(target), Some(source)) =
-        (target[to..].first_chunk_mut::<N>(), source[from..].first_chunk::<N>())
-    {
-        *target = *source;
-    }
-}
-
-#[inline(always)]
-fn add_run<A: Real, const N: usize>(target: &mut [A], to: usize, source: &[A], from: usize) {
-    if let (Some(target), Some(source)) =
-        (target[to..].first_chunk_mut::<N>(), source[from..].first_chunk::<N>())
-    {
-        for lane in 0..N {
-            target[lane] += source[lane];
-        }
+    #[inline(always)]
+    fn fold_runs<A: Real, const N: usize>(&self, columns: &[A], padded: &mut [A], block: Block) {
+        self.rows_of(block, |from, to| {
+            let (sources, _) = columns[from..][..block.rows * N].as_chunks::<N>();
+            for (source, target) in sources.iter().zip(self.pieces_mut(&mut padded[to..])) {
+                if let Some(target) = target.first_chunk_mut::<N>() {
+                    for lane in 0..N {
+                        target[lane] += source[lane];
+                    }
+                }
+            }
+        });
     }
 }

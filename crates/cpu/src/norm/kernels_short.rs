@@ -171,10 +171,12 @@ fn add_deviations<E: Element, const K: usize, const AHEAD: bool>(
     let (pivots, pivots_left) = pivots.as_chunks::<CHUNK>();
     let (sums, sums_left) = sums.as_chunks_mut::<CHUNK>();
     let (squares, squares_left) = squares.as_chunks_mut::<CHUNK>();
-    for (at, ((pivots, sums), squares)) in pivots.iter().zip(sums).zip(squares).enumerate() {
-        let (mut sum, mut square) = (*sums, *squares);
-        for row in rows {
-            let x = &row[at * CHUNK..][..CHUNK];
+    let chunks = chunks_of(rows, pivots.len());
+    let (sums, squares) = (&mut sums[..pivots.len()], &mut squares[..pivots.len()]);
+    for at in 0..pivots.len() {
+        let (pivots, mut sum, mut square) = (pivots[at], sums[at], squares[at]);
+        for row in chunks {
+            let x = &row[at];
             if AHEAD {
                 prefetch(x, ahead, CHUNK);
             }
@@ -185,7 +187,7 @@ fn add_deviations<E: Element, const K: usize, const AHEAD: bool>(
                 square[i] += d * d;
             }
         }
-        (*sums, *squares) = (sum, square);
+        (sums[at], squares[at]) = (sum, square);
     }
     for row in rows {
         let left = &row[row.len() - pivots_left.len()..];
@@ -198,6 +200,16 @@ fn add_deviations<E: Element, const K: usize, const AHEAD: bool>(
             *square += d * d;
         }
     }
+}
+
+/// The rows in chunks, `count` of each: lists of one length, so that one check does for all. (Sums of pairs were slower so.)
+#[inline(always)]
+fn chunks_of<E, const K: usize>(rows: [&[E]; K], count: usize) -> [&[[E; CHUNK]]; K] {
+    let mut chunks: [&[[E; CHUNK]]; K] = [&[]; K];
+    for (chunks, row) in chunks.iter_mut().zip(rows) {
+        *chunks = &row.as_chunks().0[..count];
+    }
+    chunks
 }
 
 /// `y = (x − high)·a + b`, coefficients per column.

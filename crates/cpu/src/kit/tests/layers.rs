@@ -28,7 +28,11 @@ fn cases() -> Vec<Case> {
         case([2, 3, 6, 9], 5, [3, 2], [2, 3], [1, 0]),
         case([19, 2, 8, 8], 3, [3, 3], [1, 1], [1, 1]),
         case([2, 4, 3, 16], 2, [1, 1], [1, 1], [0, 0]),
+        // More padding than window, in height and in width.
         case([2, 1, 4, 4], 2, [3, 3], [1, 1], [3, 2]),
+        case([2, 2, 4, 5], 3, [2, 1], [1, 1], [0, 1]),
+        // Many more outputs than inputs.
+        case([3, 1, 6, 5], 4, [3, 3], [1, 1], [1, 1]),
         // Many rows of one image: tiles within a sample.
         case([1, 2, 40, 33], 3, [5, 3], [1, 1], [2, 1]),
         case([2, 3, 37, 50], 2, [4, 3], [3, 2], [0, 1]),
