@@ -3,7 +3,6 @@
 use spikenorm_core::kit::{Conv2dSpec, Frames};
 
 use crate::element::Real;
-use crate::kit::scratch::sum;
 use crate::kit::unfold::{Block, Unfold};
 use crate::parallel::SERIAL_BYTES;
 use crate::simd::vectorized;
@@ -154,23 +153,11 @@ vectorized! {
     }
 }
 
-vectorized! {
-    /// The tile of an output's gradient as a matrix `[O, columns]`; its row sums are added to `db`.
-    pub fn gather_tile<'a, A: Real>(
-        tile: Tile,
-        frames: Frames,
-        dy: &'a [A],
-        matrix: &'a mut [A],
-        db: &'a mut [f64],
-    ) {
-        let width = tile.columns(frames);
-        let channels = matrix.len() / width;
-        for (row, values) in matrix.chunks_exact_mut(tile.rows * frames.output[1]).enumerate() {
-            let (channel, index) = (row / tile.samples, row % tile.samples);
-            values.copy_from_slice(&dy[tile.range(frames, channels, index, channel)]);
-        }
-        for (db, row) in db.iter_mut().zip(matrix.chunks_exact(width)) {
-            *db += sum(row);
-        }
+/// The tile of an output, or of its gradient, as a matrix `[O, columns]`.
+pub fn gather_tile<A: Real>(tile: Tile, frames: Frames, dy: &[A], matrix: &mut [A]) {
+    let channels = matrix.len() / tile.columns(frames);
+    for (row, values) in matrix.chunks_exact_mut(tile.rows * frames.output[1]).enumerate() {
+        let (channel, index) = (row / tile.samples, row % tile.samples);
+        values.copy_from_slice(&dy[tile.range(frames, channels, index, channel)]);
     }
 }
