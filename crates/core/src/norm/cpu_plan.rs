@@ -7,6 +7,13 @@ use crate::Grid;
 /// Bytes a task may keep hot between its two sweeps: about a core's share of a server's last-level cache. A second-level
 /// cache would be faster, but narrow tiles walk memory in strides, which costs more (measured on Zen 3).
 const HOT_BYTES: usize = 4 << 20;
+/// Bytes that all threads together may keep hot: of a tile that one thread alone could not.
+const HOT_TOGETHER_BYTES: usize = 8 << 20;
+/// Contiguous bytes of a row for that to be worth while. Shorter ones lie on few sets of the last-level cache where strides
+/// are powers of two, and do not stay there (measured: 4 KB gain nothing, 1 KB lose).
+const LONG_SLAB_BYTES: usize = 16 << 10;
+/// What such a tile is cut into, for more threads than a processor has that is likely to be met.
+const PARTS: usize = 32;
 /// Contiguous bytes of a row that are worth having: memory's pages, and what the prefetchers follow.
 const WIDE_SLAB_BYTES: usize = 4 << 10;
 /// Contiguous bytes of a row below which walking memory in strides costs more than reading it twice.
@@ -27,6 +34,9 @@ pub enum CpuPlan {
     /// A task owns `per_tile` neighbouring channels over `steps` time steps (all that share statistics, at least) and all
     /// samples, and sums and writes them while they are in cache: memory is read once.
     Channels { per_tile: usize, steps: usize },
+    /// As `Channels` of one channel, but shared out in parts of `rows` samples, with a barrier between sums and writing, one
+    /// channel after the other: memory is read once, of channels that only all threads together can keep in cache.
+    Together { steps: usize, rows: usize },
     /// A task owns `rows` whole samples `[C, S]` of one time step. Two sweeps, with a barrier
     /// between them: for channels that do not fit in cache, or are too few to share out.
     Blocks { rows: usize },
@@ -57,6 +67,9 @@ impl CpuPlan {
         {
             return Self::Channels { per_tile, steps };
         }
+        if channel_row >= LONG_SLAB_BYTES && channel <= HOT_TOGETHER_BYTES && grid.n > 1 {
+            return Self::Together { steps, rows: grid.n.div_ceil(PARTS) };
+        }
         Self::blocks(grid, size * tensors)
     }
 
@@ -85,6 +98,11 @@ mod tests {
                     prop_assert!((1..=c).contains(&per_tile));
                     let tile = per_tile * s * steps * n * size * tensors;
                     prop_assert!(tile <= HOT_BYTES || t * n * c * s * size * tensors <= SMALL_BYTES);
+                }
+                CpuPlan::Together { steps, rows } => {
+                    prop_assert!(steps == t || (per_step && steps == 1));
+                    prop_assert!((1..=n).contains(&rows));
+                    prop_assert!(s * steps * n * size * tensors <= HOT_TOGETHER_BYTES);
                 }
                 CpuPlan::Blocks { rows } => prop_assert!((1..=n).contains(&rows)),
             }

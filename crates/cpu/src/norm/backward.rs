@@ -7,7 +7,7 @@ use spikenorm_core::norm::{
 use spikenorm_core::{Grid, Result};
 
 use super::small::{Normalizer, from_f64};
-use super::tile::{Tile, cut, tiles};
+use super::tile::{Tile, by_channels, cut, tiles};
 use super::{kernels_long, kernels_short};
 use crate::HostMemory;
 use crate::backend::CpuTensor;
@@ -55,6 +55,7 @@ pub(super) fn backward_planned<E: Element>(
     let dx = &mut out.as_mut_slice::<E>()[..grid.len()];
     let cells = match plan {
         CpuPlan::Channels { .. } => pass.one_sweep(&tiles(grid, plan), dx)?,
+        CpuPlan::Together { .. } => pass.together(&tiles(grid, plan), dx)?,
         CpuPlan::Blocks { .. } => pass.two_sweeps(&tiles(grid, plan), dx)?,
     };
 
@@ -91,6 +92,21 @@ impl<E: Element> Pass<'_, E> {
         Ok(self.collect(tiles, parts))
     }
 
+    /// All threads sum one tile, then write it, then go on to the next.
+    fn together(&self, tiles: &[Tile], dx: &mut [E]) -> Result<Vec<CellSums>> {
+        let mut all = vec![CellSums::default(); self.grid.t * self.grid.c];
+        let mut slabs = cut(dx, tiles).into_iter();
+        for (tile, parts) in by_channels(tiles) {
+            let bytes = self.bytes() / tiles.len() * parts.len();
+            let sums = for_each(bytes, parts.iter().collect(), |part| sum_tile(self, part))?;
+            self.add(parts, sums, &mut all);
+            let rows = self.dx_rows(&tile, |t, c| all[(tile.t0 + t) * self.grid.c + tile.c0 + c]);
+            let tasks = parts.iter().zip(slabs.by_ref()).collect();
+            for_each(bytes, tasks, |(part, slabs)| write_tile(self, part, slabs, &rows, &tile))?;
+        }
+        Ok(all)
+    }
+
     fn two_sweeps(&self, tiles: &[Tile], dx: &mut [E]) -> Result<Vec<CellSums>> {
         let parts = for_each(self.bytes(), tiles.iter().collect(), |tile| sum_tile(self, tile))?;
         let cells = self.collect(tiles, parts);
@@ -101,9 +117,15 @@ impl<E: Element> Pass<'_, E> {
         Ok(cells)
     }
 
-    /// Adds the tiles' sums up in their fixed order.
+    /// The sums of all tiles.
     fn collect(&self, tiles: &[Tile], parts: Vec<Vec<CellSums>>) -> Vec<CellSums> {
         let mut cells = vec![CellSums::default(); self.grid.t * self.grid.c];
+        self.add(tiles, parts, &mut cells);
+        cells
+    }
+
+    /// Adds the tiles' sums up in their fixed order.
+    fn add(&self, tiles: &[Tile], parts: Vec<Vec<CellSums>>, cells: &mut [CellSums]) {
         for (tile, part) in tiles.iter().zip(parts) {
             for (i, sums) in part.into_iter().enumerate() {
                 let (t, c) = (tile.t0 + i / tile.c, tile.c0 + i % tile.c);
@@ -112,7 +134,6 @@ impl<E: Element> Pass<'_, E> {
                 cell.s2 += sums.s2;
             }
         }
-        cells
     }
 
     /// k1 and k2 of a tile, `[row * channels + c]`. `sums(t, c)`: of its cell (t, c).

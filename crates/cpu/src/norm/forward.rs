@@ -9,7 +9,7 @@ use spikenorm_core::norm::{
 use spikenorm_core::{Grid, Result};
 
 use super::small::{Normalizer, saved_statistics, update_running};
-use super::tile::{Tile, cut, tiles};
+use super::tile::{Tile, by_channels, cut, tiles};
 use super::{kernels_long, kernels_short};
 use crate::HostMemory;
 use crate::backend::CpuTensor;
@@ -51,6 +51,7 @@ pub(super) fn forward_planned<E: Element>(
             statistics
         }
         (Statistics::Batch(_), CpuPlan::Channels { .. }) => one_sweep(&tiles, x, y, bytes, &affine, grid)?,
+        (Statistics::Batch(_), CpuPlan::Together { .. }) => together(&tiles, x, y, bytes, &affine, grid)?,
         (Statistics::Batch(_), CpuPlan::Blocks { .. }) => two_sweeps(&tiles, x, y, bytes, &affine, grid)?,
     };
 
@@ -89,17 +90,54 @@ fn one_sweep<E: Element>(
 ) -> Result<RowStatistics> {
     let tasks: Vec<_> = tiles.iter().zip(cut(y, tiles)).collect();
     let parts = for_each(bytes, tasks, |(tile, slabs)| sweep_tile(tile, x, slabs, affine))?;
-    let rows = affine.spec.statistics.count(grid.t);
-    let mut all = RowStatistics { mean: vec![0.0; rows * grid.c], var: vec![0.0; rows * grid.c] };
+    let mut all = no_statistics(affine.spec, grid);
     for (tile, part) in tiles.iter().zip(parts) {
-        for row in 0..affine.spec.statistics.count(tile.t) {
-            let from = row * tile.c;
-            let to = (affine.spec.statistics.of(tile.t0) + row) * grid.c + tile.c0;
-            all.mean[to..to + tile.c].copy_from_slice(&part.mean[from..from + tile.c]);
-            all.var[to..to + tile.c].copy_from_slice(&part.var[from..from + tile.c]);
-        }
+        place(&mut all, &part, affine.spec, tile);
     }
     Ok(all)
+}
+
+/// All threads sum one tile, then write it, then go on to the next.
+fn together<E: Element>(
+    tiles: &[Tile],
+    x: &[E],
+    y: &mut [E],
+    bytes: usize,
+    affine: &Affine<'_>,
+    grid: Grid,
+) -> Result<RowStatistics> {
+    let spec = affine.spec;
+    let mut all = no_statistics(spec, grid);
+    let mut slabs = cut(y, tiles).into_iter();
+    for (tile, parts) in by_channels(tiles) {
+        let bytes = bytes / tiles.len() * parts.len();
+        let sums = for_each(bytes, parts.iter().collect(), |part| sum_tile(part, x))?;
+        let mut cells = vec![ChannelMoments::default(); tile.t];
+        for part in &sums {
+            cells.iter_mut().zip(part).for_each(|(cells, part)| cells.merge(part));
+        }
+        let statistics = RowStatistics::from_cells(spec, &cells);
+        let normalizer = Normalizer::new(spec, &statistics);
+        let tasks = parts.iter().zip(slabs.by_ref()).collect();
+        for_each(bytes, tasks, |(part, slabs)| write_tile(part, x, slabs, &normalizer, &tile, affine))?;
+        place(&mut all, &statistics, spec, &tile);
+    }
+    Ok(all)
+}
+
+fn no_statistics(spec: &NormSpec, grid: Grid) -> RowStatistics {
+    let values = spec.statistics.count(grid.t) * grid.c;
+    RowStatistics { mean: vec![0.0; values], var: vec![0.0; values] }
+}
+
+/// Puts the statistics of a tile's channels among all.
+fn place(all: &mut RowStatistics, part: &RowStatistics, spec: &NormSpec, tile: &Tile) {
+    for row in 0..spec.statistics.count(tile.t) {
+        let from = row * tile.c;
+        let to = (spec.statistics.of(tile.t0) + row) * tile.grid.c + tile.c0;
+        all.mean[to..to + tile.c].copy_from_slice(&part.mean[from..from + tile.c]);
+        all.var[to..to + tile.c].copy_from_slice(&part.var[from..from + tile.c]);
+    }
 }
 
 /// Sums everything, merges in the order of the tiles, then writes everything.

@@ -270,7 +270,12 @@ proptest! {
         // A sum of so many terms of either sign is about this large, and may be much smaller.
         let sum_of_dy = largest_dy * (grid.len() as f64).sqrt();
         let steps = if case.spec.statistics == Rows::PerStep { 1 + seed as usize % t } else { t };
-        for plan in [CpuPlan::Channels { per_tile: size.min(c), steps }, CpuPlan::Blocks { rows: size.min(n) }] {
+        let (per_tile, rows) = (size.min(c), (1 + seed as usize % 3).min(n));
+        for plan in [
+            CpuPlan::Channels { per_tile, steps },
+            CpuPlan::Together { steps, rows },
+            CpuPlan::Blocks { rows: size.min(n) },
+        ] {
             let got = case.run(dtype, plan);
             let (wide, narrow) = (tolerance(dtype), tolerance(dtype.parameter()));
             expect_close("y", &got.y, &expected.y, wide, 0.0);
@@ -295,6 +300,7 @@ fn a_gradient_that_is_the_same_everywhere_is_none_of_the_weight() {
             for plan in [
                 CpuPlan::Channels { per_tile: 3, steps: 1 },
                 CpuPlan::Channels { per_tile: 4, steps: 4 },
+                CpuPlan::Together { steps: 4, rows: 3 },
                 CpuPlan::Blocks { rows: 3 },
             ] {
                 if matches!(plan, CpuPlan::Channels { steps: 1, .. }) && statistics == Rows::Shared {
@@ -312,11 +318,13 @@ fn a_gradient_that_is_the_same_everywhere_is_none_of_the_weight() {
 
 #[test]
 fn large_tensors_give_the_same_bits_for_any_number_of_threads() {
-    // Above every size at which work is handed out, in both plans.
-    for grid in [Grid { t: 3, n: 16, c: 96, s: 64 }, Grid { t: 2, n: 9, c: 3, s: 5000 }] {
-        let spec = (Rows::Shared, Rows::Shared, Rows::Shared, true);
+    // Above every size at which work is handed out, in every plan.
+    let spec = (Rows::Shared, Rows::Shared, Rows::Shared, true);
+    let chosen = |grid| (grid, CpuPlan::new(grid, spec.0, 4, 1));
+    let (wide, large) = (Grid { t: 3, n: 16, c: 96, s: 64 }, Grid { t: 2, n: 9, c: 3, s: 5000 });
+    let together = CpuPlan::Together { steps: 2, rows: 2 };
+    for (grid, plan) in [chosen(wide), chosen(large), (large, together)] {
         let case = case(spec, grid, false, DType::F32, 5);
-        let plan = CpuPlan::new(grid, spec.0, 4, 1);
         let bits = |threads: usize| {
             crate::set_num_threads(threads).expect("starts");
             let got = case.run(DType::F32, plan);

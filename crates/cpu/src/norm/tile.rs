@@ -72,35 +72,32 @@ impl Tile {
     }
 }
 
-/// The tiles of a plan, in a fixed order.
+/// The tiles of a plan, in a fixed order. Parts of one tile (`CpuPlan::Together`) follow each other.
 pub fn tiles(grid: Grid, plan: CpuPlan) -> Vec<Tile> {
-    let whole = Tile::whole(grid);
-    match plan {
-        CpuPlan::Channels { per_tile, steps } => (0..grid.t.max(1))
-            .step_by(steps.max(1))
-            .flat_map(|t0| {
-                let t = steps.min(grid.t - t0);
-                (0..grid.c).step_by(per_tile).map(move |c0| Tile {
-                    t0,
-                    t,
-                    c0,
-                    c: per_tile.min(grid.c - c0),
-                    ..whole
-                })
-            })
-            .collect(),
-        CpuPlan::Blocks { rows } => (0..grid.t)
-            .flat_map(|t0| {
-                (0..grid.n).step_by(rows).map(move |n0| Tile {
-                    t0,
-                    t: 1,
-                    n0,
-                    n: rows.min(grid.n - n0),
-                    ..whole
-                })
-            })
-            .collect(),
+    let (steps, rows, per_tile) = match plan {
+        CpuPlan::Channels { per_tile, steps } => (steps, grid.n, per_tile),
+        CpuPlan::Together { steps, rows } => (steps, rows, 1),
+        CpuPlan::Blocks { rows } => (1, rows, grid.c),
+    };
+    let pieces = |extent: usize, piece: usize| {
+        (0..extent).step_by(piece.max(1)).map(move |start| (start, piece.min(extent - start)))
+    };
+    // Without steps or samples there are still channels.
+    let outer = pieces(grid.t.max(1), steps).flat_map(|(t0, t)| {
+        pieces(grid.c, per_tile).map(move |(c0, c)| Tile { t0, t: t.min(grid.t), c0, c, ..Tile::whole(grid) })
+    });
+    if rows >= grid.n {
+        return outer.collect();
     }
+    outer.flat_map(|tile| pieces(grid.n, rows).map(move |(n0, n)| Tile { n0, n, ..tile })).collect()
+}
+
+/// The tiles that share their channels and steps: all parts of one.
+pub fn by_channels(tiles: &[Tile]) -> impl Iterator<Item = (Tile, &[Tile])> {
+    tiles.chunk_by(|before, tile| tile.n0 > before.n0).map(|parts| {
+        let whole = Tile { n0: 0, n: parts[0].grid.n, ..parts[0] };
+        (whole, parts)
+    })
 }
 
 /// Cuts `out` into one list of slabs per tile, in the order of [`tiles`] and, within a tile, of (t, n).
@@ -108,25 +105,20 @@ pub fn cut<'a, E>(out: &'a mut [E], tiles: &[Tile]) -> Vec<Vec<&'a mut [E]>> {
     let Some(first) = tiles.first() else { return Vec::new() };
     let grid = first.grid;
     let row = grid.c * grid.s;
-    if row == 0 {
-        return tiles.iter().map(|_| Vec::new()).collect();
-    }
     let mut cut: Vec<Vec<&mut [E]>> = tiles.iter().map(|tile| Vec::with_capacity(tile.t * tile.n)).collect();
-    let blocks = first.is_contiguous();
-    let mut block = 0;
-    let across = grid.c.div_ceil(first.c);
-    for (at, slab) in out.chunks_exact_mut(row).enumerate() {
-        if blocks {
-            // Tiles follow each other in memory: fill one after the other.
-            while cut[block].len() == tiles[block].t * tiles[block].n {
-                block += 1;
-            }
-            cut[block].push(slab);
-        } else {
-            let steps = at / grid.n / first.t;
-            for (piece, list) in slab.chunks_mut(first.c * grid.s).zip(&mut cut[steps * across..]) {
-                list.push(piece);
-            }
+    if row == 0 {
+        return cut;
+    }
+    let (across, parts) = (grid.c.div_ceil(first.c), grid.n.div_ceil(first.n));
+    let (mut t, mut n) = (0, 0);
+    for slab in out.chunks_exact_mut(row) {
+        let start = t / first.t * across * parts + n / first.n;
+        for (piece, list) in slab.chunks_mut(first.c * grid.s).zip(cut[start..].iter_mut().step_by(parts)) {
+            list.push(piece);
+        }
+        n += 1;
+        if n == grid.n {
+            (t, n) = (t + 1, 0);
         }
     }
     cut
@@ -141,13 +133,14 @@ mod tests {
         #[test]
         fn tiles_cover_every_element_once_and_cut_agrees_with_them(
             t in 1usize..5, n in 1usize..7, c in 1usize..9, s in 1usize..5, size in 1usize..9, steps in 1usize..5,
-            by_channels: bool,
+            rows in 1usize..7, kind in 0..3,
         ) {
             let grid = Grid { t, n, c, s };
-            let plan = if by_channels {
-                CpuPlan::Channels { per_tile: size.min(c), steps: steps.min(t) }
-            } else {
-                CpuPlan::Blocks { rows: size.min(n) }
+            let (per_tile, steps, rows) = (size.min(c), steps.min(t), rows.min(n));
+            let plan = match kind {
+                0 => CpuPlan::Channels { per_tile, steps },
+                1 => CpuPlan::Together { steps, rows },
+                _ => CpuPlan::Blocks { rows },
             };
             let tiles = tiles(grid, plan);
             let indices: Vec<usize> = (0..grid.len()).collect();
@@ -163,6 +156,9 @@ mod tests {
                 }
             }
             prop_assert!(seen.iter().all(|&count| count == 1));
+            let shared: Vec<_> = by_channels(&tiles).collect();
+            prop_assert!(shared.iter().all(|(whole, parts)| parts.iter().map(|part| part.n).sum::<usize>() == whole.n));
+            prop_assert_eq!(shared.iter().map(|(_, parts)| parts.len()).sum::<usize>(), tiles.len());
         }
     }
 }
