@@ -274,6 +274,27 @@ describeOnDevices(
   },
 )
 
+describeOnDevices('an empty batch in evaluation mode', (device) => {
+  for (const kind of NORM_CLASSES) {
+    it(`goes through ${kind.name} forwards and backwards, and its gradients are zero`, () => {
+      const grid: Grid = { t: 2, n: 0, c: 3, s: 4 }
+      const stepMode = kind.stepModes.at(-1)!
+      const shape = inputShape(stepMode, grid, [[4], [2, 2], [1, 2, 2]][kind.spatial - 1]!)
+      for (const dtype of DTYPES) {
+        const layer = createLayer(kind, { channels: grid.c, steps: grid.t, stepMode, dtype, device })
+        layer.eval()
+        const empty = toTensor(new Float64Array(0), shape, dtype, device)
+        const y = enableGrad(() => layer.forward(empty))
+        const dx = layer.backward(empty)
+        for (const tensor of [y, dx]) expect(tensor.shape).toEqual(shape)
+        for (const { grad } of layer.parameters()) {
+          expect(grad?.toFloat64Array().every((value) => value === 0)).toBe(true)
+        }
+      }
+    })
+  }
+})
+
 describeOnDevices('a channel with NaN or infinity', (device) => {
   for (const kind of NORM_CLASSES) {
     it(`leaves every other channel of ${kind.name} as it was, bit by bit`, () => {
