@@ -13,8 +13,13 @@ impl Moments {
     /// deviations' squares.
     #[inline(always)]
     pub fn from_deviations(count: f64, pivot: f64, sum: f64, squares: f64) -> Self {
-        let shift = sum / count;
-        let m2 = squares - sum * shift;
+        Self::from_shift(count, pivot, sum / count, squares)
+    }
+
+    /// The same from the mean deviation.
+    #[inline(always)]
+    pub fn from_shift(count: f64, pivot: f64, shift: f64, squares: f64) -> Self {
+        let m2 = squares - shift * shift * count;
         // NaN must survive: a plain max(0.0) would turn it into 0.
         Self { count, mean: pivot + shift, m2: if m2 < 0.0 { 0.0 } else { m2 } }
     }

@@ -53,10 +53,15 @@ pub(super) fn backward_planned<E: Element>(
         batch_statistics: saved.batch_statistics,
     };
     let dx = &mut out.as_mut_slice::<E>()[..grid.len()];
+    let tiles = tiles(grid, plan);
     let cells = match plan {
-        CpuPlan::Channels { .. } => pass.one_sweep(&tiles(grid, plan), dx)?,
-        CpuPlan::Together { .. } => pass.together(&tiles(grid, plan), dx)?,
-        CpuPlan::Blocks { .. } => pass.two_sweeps(&tiles(grid, plan), dx)?,
+        CpuPlan::Channels { .. } => pass.one_sweep(&tiles, dx)?,
+        CpuPlan::Together { .. } => pass.together(&tiles, dx)?,
+        CpuPlan::Blocks { .. } => {
+            let mut all = pass.no_sums();
+            pass.two_sweeps(&Tile::whole(grid), &tiles, cut(dx, &tiles), pass.bytes(), &mut all)?;
+            all
+        }
     };
 
     let grads = ParameterGrads::of(&pass.affine, grid, &cells);
@@ -89,39 +94,41 @@ impl<E: Element> Pass<'_, E> {
     fn one_sweep(&self, tiles: &[Tile], dx: &mut [E]) -> Result<Vec<CellSums>> {
         let tasks: Vec<_> = tiles.iter().zip(cut(dx, tiles)).collect();
         let parts = for_each(self.bytes(), tasks, |(tile, slabs)| sweep_tile(self, tile, slabs))?;
-        Ok(self.collect(tiles, parts))
+        let mut all = self.no_sums();
+        self.add(tiles, parts, &mut all);
+        Ok(all)
     }
 
-    /// All threads sum one tile, then write it, then go on to the next.
+    /// All threads sum one tile's parts, then write them, then go on to the next tile.
     fn together(&self, tiles: &[Tile], dx: &mut [E]) -> Result<Vec<CellSums>> {
-        let mut all = vec![CellSums::default(); self.grid.t * self.grid.c];
+        let mut all = self.no_sums();
         let mut slabs = cut(dx, tiles).into_iter();
-        for (tile, parts) in by_channels(tiles) {
-            let bytes = self.bytes() / tiles.len() * parts.len();
-            let sums = for_each(bytes, parts.iter().collect(), |part| sum_tile(self, part))?;
-            self.add(parts, sums, &mut all);
-            let rows = self.dx_rows(&tile, |t, c| all[(tile.t0 + t) * self.grid.c + tile.c0 + c]);
-            let tasks = parts.iter().zip(slabs.by_ref()).collect();
-            for_each(bytes, tasks, |(part, slabs)| write_tile(self, part, slabs, &rows, &tile))?;
+        for (whole, parts) in by_channels(tiles) {
+            let slabs = slabs.by_ref().take(parts.len()).collect();
+            self.two_sweeps(&whole, parts, slabs, self.bytes() / tiles.len() * parts.len(), &mut all)?;
         }
         Ok(all)
     }
 
-    fn two_sweeps(&self, tiles: &[Tile], dx: &mut [E]) -> Result<Vec<CellSums>> {
-        let parts = for_each(self.bytes(), tiles.iter().collect(), |tile| sum_tile(self, tile))?;
-        let cells = self.collect(tiles, parts);
-        let whole = Tile::whole(self.grid);
-        let rows = self.dx_rows(&whole, |t, c| cells[t * self.grid.c + c]);
-        let tasks: Vec<_> = tiles.iter().zip(cut(dx, tiles)).collect();
-        for_each(self.bytes(), tasks, |(tile, slabs)| write_tile(self, tile, slabs, &rows, &whole))?;
-        Ok(cells)
+    /// Sums all parts of a tile, then writes all of them. `all`: the cells of the whole grid, where the sums are put.
+    fn two_sweeps(
+        &self,
+        whole: &Tile,
+        parts: &[Tile],
+        slabs: Vec<Vec<&mut [E]>>,
+        bytes: usize,
+        all: &mut [CellSums],
+    ) -> Result<()> {
+        let sums = for_each(bytes, parts.iter().collect(), |part| sum_tile(self, part))?;
+        self.add(parts, sums, all);
+        let rows = self.dx_rows(whole, |t, c| all[(whole.t0 + t) * self.grid.c + whole.c0 + c]);
+        let tasks = parts.iter().zip(slabs).collect();
+        for_each(bytes, tasks, |(part, slabs)| write_tile(self, part, slabs, &rows, whole))?;
+        Ok(())
     }
 
-    /// The sums of all tiles.
-    fn collect(&self, tiles: &[Tile], parts: Vec<Vec<CellSums>>) -> Vec<CellSums> {
-        let mut cells = vec![CellSums::default(); self.grid.t * self.grid.c];
-        self.add(tiles, parts, &mut cells);
-        cells
+    fn no_sums(&self) -> Vec<CellSums> {
+        vec![CellSums::default(); self.grid.t * self.grid.c]
     }
 
     /// Adds the tiles' sums up in their fixed order.

@@ -43,16 +43,19 @@ pub(super) fn forward_planned<E: Element>(
     let y = &mut out.as_mut_slice::<E>()[..grid.len()];
     let bytes = 2 * size_of_val(x);
 
-    let tiles = tiles(grid, plan);
+    let (whole, tiles) = (Tile::whole(grid), tiles(grid, plan));
     let statistics = match (&call.statistics, plan) {
         (Statistics::Running { mean, var }, _) => {
             let statistics = RowStatistics { mean: read_f64(mean)?, var: read_f64(var)? };
-            apply_all(&tiles, x, y, bytes, &Normalizer::new(spec, &statistics), &affine)?;
+            let normalizer = Normalizer::new(spec, &statistics);
+            write_parts(&whole, &tiles, x, cut(y, &tiles), bytes, &normalizer, &affine)?;
             statistics
         }
         (Statistics::Batch(_), CpuPlan::Channels { .. }) => one_sweep(&tiles, x, y, bytes, &affine, grid)?,
         (Statistics::Batch(_), CpuPlan::Together { .. }) => together(&tiles, x, y, bytes, &affine, grid)?,
-        (Statistics::Batch(_), CpuPlan::Blocks { .. }) => two_sweeps(&tiles, x, y, bytes, &affine, grid)?,
+        (Statistics::Batch(_), CpuPlan::Blocks { .. }) => {
+            two_sweeps(&whole, &tiles, x, cut(y, &tiles), bytes, &affine)?
+        }
     };
 
     let y = CpuTensor::new(out, &call.x.shape, E::DTYPE);
@@ -97,7 +100,7 @@ fn one_sweep<E: Element>(
     Ok(all)
 }
 
-/// All threads sum one tile, then write it, then go on to the next.
+/// All threads sum one tile's parts, then write them, then go on to the next tile.
 fn together<E: Element>(
     tiles: &[Tile],
     x: &[E],
@@ -106,21 +109,12 @@ fn together<E: Element>(
     affine: &Affine<'_>,
     grid: Grid,
 ) -> Result<RowStatistics> {
-    let spec = affine.spec;
-    let mut all = no_statistics(spec, grid);
+    let mut all = no_statistics(affine.spec, grid);
     let mut slabs = cut(y, tiles).into_iter();
-    for (tile, parts) in by_channels(tiles) {
-        let bytes = bytes / tiles.len() * parts.len();
-        let sums = for_each(bytes, parts.iter().collect(), |part| sum_tile(part, x))?;
-        let mut cells = vec![ChannelMoments::default(); tile.t];
-        for part in &sums {
-            cells.iter_mut().zip(part).for_each(|(cells, part)| cells.merge(part));
-        }
-        let statistics = RowStatistics::from_cells(spec, &cells);
-        let normalizer = Normalizer::new(spec, &statistics);
-        let tasks = parts.iter().zip(slabs.by_ref()).collect();
-        for_each(bytes, tasks, |(part, slabs)| write_tile(part, x, slabs, &normalizer, &tile, affine))?;
-        place(&mut all, &statistics, spec, &tile);
+    for (whole, parts) in by_channels(tiles) {
+        let slabs = slabs.by_ref().take(parts.len()).collect();
+        let statistics = two_sweeps(&whole, parts, x, slabs, bytes / tiles.len() * parts.len(), affine)?;
+        place(&mut all, &statistics, affine.spec, &whole);
     }
     Ok(all)
 }
@@ -140,39 +134,39 @@ fn place(all: &mut RowStatistics, part: &RowStatistics, spec: &NormSpec, tile: &
     }
 }
 
-/// Sums everything, merges in the order of the tiles, then writes everything.
+/// Sums all parts of a tile, merges in their order, then writes all of them.
 fn two_sweeps<E: Element>(
-    tiles: &[Tile],
+    whole: &Tile,
+    parts: &[Tile],
     x: &[E],
-    y: &mut [E],
+    slabs: Vec<Vec<&mut [E]>>,
     bytes: usize,
     affine: &Affine<'_>,
-    grid: Grid,
 ) -> Result<RowStatistics> {
-    let parts = for_each(bytes, tiles.iter().collect(), |tile| sum_tile(tile, x))?;
-    let mut cells = vec![ChannelMoments::default(); grid.t];
-    for (tile, part) in tiles.iter().zip(parts) {
-        for (cells, part) in cells[tile.t0..].iter_mut().zip(&part) {
-            cells.merge(part);
+    let sums = for_each(bytes, parts.iter().collect(), |part| sum_tile(part, x))?;
+    let mut cells = vec![ChannelMoments::default(); whole.t];
+    for (part, sums) in parts.iter().zip(&sums) {
+        for (cells, sums) in cells[part.t0 - whole.t0..].iter_mut().zip(sums) {
+            cells.merge(sums);
         }
     }
     let statistics = RowStatistics::from_cells(affine.spec, &cells);
-    apply_all(tiles, x, y, bytes, &Normalizer::new(affine.spec, &statistics), affine)?;
+    write_parts(whole, parts, x, slabs, bytes, &Normalizer::new(affine.spec, &statistics), affine)?;
     Ok(statistics)
 }
 
-fn apply_all<E: Element>(
-    tiles: &[Tile],
+/// `normalizer`: of the whole.
+fn write_parts<E: Element>(
+    whole: &Tile,
+    parts: &[Tile],
     x: &[E],
-    y: &mut [E],
+    slabs: Vec<Vec<&mut [E]>>,
     bytes: usize,
     normalizer: &Normalizer<E::Acc>,
     affine: &Affine<'_>,
 ) -> Result<()> {
-    let tasks: Vec<_> = tiles.iter().zip(cut(y, tiles)).collect();
-    for_each(bytes, tasks, |(tile, slabs)| {
-        write_tile(tile, x, slabs, normalizer, &Tile::whole(tile.grid), affine)
-    })?;
+    let tasks = parts.iter().zip(slabs).collect();
+    for_each(bytes, tasks, |(part, slabs)| write_tile(part, x, slabs, normalizer, whole, affine))?;
     Ok(())
 }
 

@@ -80,7 +80,7 @@ impl<A: Real> Deviations<A> {
 #[inline(always)]
 fn moments_about(count: f64, pivot: f64, sum: f64, squares: f64) -> Option<Moments> {
     let shift = sum / count - pivot;
-    let part = Moments::from_deviations(count, pivot, shift * count, squares);
+    let part = Moments::from_shift(count, pivot, shift, squares);
     is_near(count, shift, part.m2).then_some(part)
 }
 

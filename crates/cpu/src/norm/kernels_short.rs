@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use spikenorm_core::norm::ChannelMoments;
+use spikenorm_core::norm::{ChannelMoments, Moments};
 
 use super::kernels_long::{gathered, is_near};
 use super::tile::Tile;
@@ -85,7 +85,6 @@ pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize) -> ChannelMoments {
 fn group_moments<E: Element>(tile: &Tile, x: &[E], t: usize, channels: Range<usize>) -> ChannelMoments {
     let s = tile.grid.s;
     let in_order = tile.is_contiguous();
-    let ahead = AHEAD_BYTES / size_of::<E>();
     let row_of = |n: usize| &tile.slab(x, t, n)[channels.start * s..channels.end * s];
     let columns = channels.len() * s;
     let mut pivots = vec![E::Acc::default(); columns];
@@ -107,16 +106,16 @@ fn group_moments<E: Element>(tile: &Tile, x: &[E], t: usize, channels: Range<usi
         let mut n = first;
         while !in_order && n + ROWS <= last {
             let rows: [&[E]; ROWS] = neighbours(n, row_of);
-            add_deviations::<E, ROWS, false>(rows, 0, &pivots, &mut sums, &mut squares);
+            add_deviations::<E, ROWS, false>(rows, &pivots, &mut sums, &mut squares);
             n += ROWS;
         }
         while n + ROWS_IN_ORDER <= last {
             let rows: [&[E]; ROWS_IN_ORDER] = neighbours(n, row_of);
-            add_deviations::<E, ROWS_IN_ORDER, true>(rows, ahead, &pivots, &mut sums, &mut squares);
+            add_deviations::<E, ROWS_IN_ORDER, true>(rows, &pivots, &mut sums, &mut squares);
             n += ROWS_IN_ORDER;
         }
         for n in n..last {
-            add_deviations::<E, 1, false>([row_of(n)], 0, &pivots, &mut sums, &mut squares);
+            add_deviations::<E, 1, false>([row_of(n)], &pivots, &mut sums, &mut squares);
         }
         part.count = ((last - first) * s) as f64;
         fold(&pivots, &sums, &squares, s, &mut part);
@@ -140,10 +139,8 @@ fn fold<A: Real>(pivots: &[A], sums: &[f64], squares: &[A], s: usize, moments: &
     for ((mean, m2), ((pivots, sums), squares)) in cells.zip(columns) {
         let pivot = pivots[0].to_f64();
         let shift = total(sums) * inverse - pivot;
-        *mean = pivot + shift;
-        let about_mean = total(squares) - shift * shift * moments.count;
-        // NaN must survive: a plain max(0.0) would turn it into 0.
-        *m2 = if about_mean < 0.0 { 0.0 } else { about_mean };
+        let cell = Moments::from_shift(moments.count, pivot, shift, total(squares));
+        (*mean, *m2) = (cell.mean, cell.m2);
     }
 }
 
@@ -157,13 +154,12 @@ fn neighbours<'a, E, const K: usize>(n: usize, row_of: impl Fn(usize) -> &'a [E]
     rows
 }
 
-/// Adds the values of K slabs and the squares of their deviations to the columns' totals. With AHEAD, asks for what is
-/// `ahead` elements further on. A chunk of totals is copied,
-/// added to and written back, since the compiler cannot see that the slabs do not overlap with them.
+/// Adds the values of K slabs and the squares of their deviations to the columns' totals. With AHEAD, asks for what comes
+/// [`AHEAD_BYTES`] later. A chunk of totals is copied, added to and written back, since the compiler cannot see that the
+/// slabs do not overlap with them.
 #[inline(always)]
 fn add_deviations<E: Element, const K: usize, const AHEAD: bool>(
     rows: [&[E]; K],
-    ahead: usize,
     pivots: &[E::Acc],
     sums: &mut [f64],
     squares: &mut [E::Acc],
@@ -178,7 +174,7 @@ fn add_deviations<E: Element, const K: usize, const AHEAD: bool>(
         for row in chunks {
             let x = &row[at];
             if AHEAD {
-                prefetch(x, ahead, CHUNK);
+                prefetch(x, AHEAD_BYTES / size_of::<E>(), CHUNK);
             }
             for i in 0..CHUNK {
                 let value = x[i].load();

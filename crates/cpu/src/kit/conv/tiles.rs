@@ -153,11 +153,11 @@ vectorized! {
     }
 }
 
-/// The tile of an output, or of its gradient, as a matrix `[O, columns]`.
-pub fn gather_tile<A: Real>(tile: Tile, frames: Frames, dy: &[A], matrix: &mut [A]) {
+/// The tile of images that are an output's, or its gradient, as a matrix `[O, columns]`: the inverse of [`scatter_tile`].
+pub fn gather_tile<A: Real>(tile: Tile, frames: Frames, images: &[A], matrix: &mut [A]) {
     let channels = matrix.len() / tile.columns(frames);
     for (row, values) in matrix.chunks_exact_mut(tile.rows * frames.output[1]).enumerate() {
         let (channel, index) = (row / tile.samples, row % tile.samples);
-        values.copy_from_slice(&dy[tile.range(frames, channels, index, channel)]);
+        values.copy_from_slice(&images[tile.range(frames, channels, index, channel)]);
     }
 }
