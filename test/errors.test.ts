@@ -210,6 +210,7 @@ const SUBJECTS: Subject[] = [
     failing: [
       ['ERR_SHAPE', 'another number of channels', (m) => m.forward(input([2, 2, 4, 2, 2]))],
       ['ERR_SHAPE', 'another height', (m) => m.forward(input([2, 2, 3, 3, 2]))],
+      ['ERR_SHAPE', 'no time steps', (m) => m.forward(input([0, 2, 3, 2, 2])), 'time step'],
     ],
   },
 ]

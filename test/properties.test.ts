@@ -274,9 +274,7 @@ describeOnDevices(
   },
 )
 
-// CUDA refuses it: ERR_SHAPE.
-describe('an empty batch in evaluation mode on the CPU', () => {
-  const device = 'cpu'
+describeOnDevices('an empty batch in evaluation mode', (device) => {
   for (const kind of NORM_CLASSES) {
     it(`goes through ${kind.name} forwards and backwards, and its gradients are zero`, () => {
       const grid: Grid = { t: 2, n: 0, c: 3, s: 4 }

@@ -9,6 +9,7 @@
 //!
 //! The gradient carried into the state before the first step is k·δ_first.
 
+use crate::shape::expect_steps;
 use crate::{Grid, Layout, Result, StepMode, Tensor, bail, show};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +53,7 @@ impl NeuNormSpec {
             );
         }
         let grid = Grid::of(shape, mode, self.layout);
+        expect_steps(grid.t, shape)?;
         if let Some(state) = state
             && state[0] != grid.n
         {

@@ -102,6 +102,14 @@ pub fn show(shape: &[usize]) -> String {
     format!("[{}]", parts.join(", "))
 }
 
+/// Checks that an input of this shape has time steps, for layers whose state would not know what comes after none.
+pub(crate) fn expect_steps(steps: usize, shape: &[usize]) -> Result<()> {
+    if steps == 0 {
+        bail!(Shape, "input: expected at least one time step, got shape {}", show(shape));
+    }
+    Ok(())
+}
+
 /// Checks that two shapes are the same.
 pub(crate) fn expect_shape(what: &str, expected: &[usize], got: &[usize]) -> Result<()> {
     if expected != got {

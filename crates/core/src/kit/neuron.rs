@@ -19,6 +19,7 @@
 //!
 //! Surrogates: atan `(α/2)/(1 + (π/2·α·z)²)`, α = 2; sigmoid `α·σ(αz)·(1 − σ(αz))`, α = 4.
 
+use crate::shape::expect_steps;
 use crate::{DType, Result, StepMode, Tensor, bail, show};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -102,9 +103,8 @@ impl NeuronSpec {
             bail!(Shape, "input: expected {axes} in step mode '{}', got shape {}", mode.name(), show(shape));
         }
         let (steps, neurons) = shape.split_at(leading);
-        if steps == [0] {
-            bail!(Shape, "input: expected at least one time step, got shape {}", show(shape));
-        }
+        let count = steps.iter().product();
+        expect_steps(count, shape)?;
         if let Some(state) = state
             && state != neurons
         {
@@ -115,7 +115,7 @@ impl NeuronSpec {
                 show(neurons)
             );
         }
-        Ok(NeuronGrid { steps: steps.iter().product(), neurons: neurons.iter().product() })
+        Ok(NeuronGrid { steps: count, neurons: neurons.iter().product() })
     }
 }
 

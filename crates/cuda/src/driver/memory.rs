@@ -167,6 +167,11 @@ impl Cuda {
         let count: usize = shape.iter().product();
         Ok(Tensor::new(DeviceMemory::new(&self.stream, count * dtype.size())?, shape, dtype))
     }
+
+    pub(super) fn zeros(&self, shape: &[usize], dtype: DType) -> Result<Tensor<DeviceMemory>> {
+        let bytes = shape.iter().product::<usize>() * dtype.size();
+        Ok(Tensor::new(DeviceMemory::zeroed(&self.stream, bytes)?, shape, dtype))
+    }
 }
 
 /// Where a tensor's first element lies.

@@ -27,6 +27,10 @@ impl Cuda {
                 states: self.empty(&[grid.t, grid.n, grid.s], parameter)?,
             }),
         };
+        // The state of an empty batch is empty too.
+        if grid.is_empty() {
+            return Ok(NeuNormOutput { y, state, saved });
+        }
         let aligned = alignment(&[address(call.x), address(&y)]);
         let plan = CudaNeuNormPlan::new(false, grid, spec.layout, call.x.dtype, aligned, &self.limits)?;
         let params = NeuNormParams {
@@ -50,8 +54,11 @@ impl Cuda {
     ) -> Result<NeuNormGrads<DeviceMemory>> {
         let (spec, grid, parameter) = (&saved.spec, saved.grid, saved.input_dtype.parameter());
         let dx = self.empty(&saved.input_shape, saved.input_dtype)?;
-        let weight = self.empty(&saved.weight.shape, parameter)?;
         let state = self.empty(&[grid.n, 1, spec.height, spec.width], parameter)?;
+        if grid.is_empty() {
+            return Ok(NeuNormGrads { dx, weight: self.zeros(&saved.weight.shape, parameter)?, state });
+        }
+        let weight = self.empty(&saved.weight.shape, parameter)?;
         let aligned = alignment(&[address(dy), address(&dx)]);
         let plan = CudaNeuNormPlan::new(true, grid, spec.layout, saved.input_dtype, aligned, &self.limits)?;
         let partial = self.empty(&[plan.groups, saved.weight.len()], parameter)?;

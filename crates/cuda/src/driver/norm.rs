@@ -45,10 +45,29 @@ impl Scratch {
 
 impl Cuda {
     pub fn norm_forward(&self, call: &NormForward<'_, DeviceMemory>) -> Result<NormOutput<DeviceMemory>> {
+        if call.grid.is_empty() {
+            return self.norm_forward_of_nothing(call);
+        }
         let batch_statistics = matches!(call.statistics, Statistics::Batch(_));
         let pass = if batch_statistics { CudaPass::Forward } else { CudaPass::Apply };
         let plan = self.norm_plan(pass, call.grid, call.x.dtype, &[address(call.x)])?;
         self.norm_forward_by(call, &plan)
+    }
+
+    /// Without values there is nothing to launch, and running statistics stay.
+    fn norm_forward_of_nothing(
+        &self,
+        call: &NormForward<'_, DeviceMemory>,
+    ) -> Result<NormOutput<DeviceMemory>> {
+        let y = self.empty(&call.x.shape, call.x.dtype)?;
+        let saved = match call.record {
+            false => None,
+            true => {
+                let statistics = self.empty(&[0], call.x.dtype.parameter())?;
+                Some(self.save(call, statistics, matches!(call.statistics, Statistics::Batch(_)))?)
+            }
+        };
+        Ok(NormOutput { y, saved })
     }
 
     /// The same by a plan for this pass, shape, dtype and alignment.
@@ -124,6 +143,17 @@ impl Cuda {
         saved: &NormSaved<DeviceMemory>,
         dy: &Tensor<DeviceMemory>,
     ) -> Result<NormGrads<DeviceMemory>> {
+        if saved.grid.is_empty() {
+            let zeros = |x: &Option<Tensor<DeviceMemory>>| {
+                x.as_ref().map(|x| self.zeros(&x.shape, x.dtype)).transpose()
+            };
+            return Ok(NormGrads {
+                dx: self.empty(&saved.x.shape, saved.x.dtype)?,
+                weight: zeros(&saved.weight)?,
+                bias: zeros(&saved.bias)?,
+                scale: zeros(&saved.scale)?,
+            });
+        }
         let addresses = [address(&saved.x), address(dy)];
         let plan = self.norm_plan(CudaPass::Backward, saved.grid, dy.dtype, &addresses)?;
         self.norm_backward_by(saved, dy, &plan)

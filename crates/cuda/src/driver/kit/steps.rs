@@ -25,10 +25,7 @@ impl Cuda {
     ) -> Result<LayerGrads<DeviceMemory>> {
         let parameter = |shape: &[usize]| match x.is_empty() {
             false => self.empty(shape, weight.dtype),
-            true => {
-                let bytes = shape.iter().product::<usize>() * weight.dtype.size();
-                Ok(Tensor::new(DeviceMemory::zeroed(&self.stream, bytes)?, shape, weight.dtype))
-            }
+            true => self.zeros(shape, weight.dtype),
         };
         Ok(LayerGrads {
             dx: if needs_dx { Some(self.empty(&x.shape, x.dtype)?) } else { None },
