@@ -55,6 +55,8 @@ pub trait Element: Pod + Send + Sync + Default {
     /// A cache line of them.
     type Packed: Pod + Default + AsRef<[Self]> + AsMut<[Self]>;
     const DTYPE: DType;
+    /// Whether memory holds less digits than arithmetic has.
+    const IS_HALF: bool = false;
     fn load(self) -> Self::Acc;
     /// Rounds to nearest, ties to even.
     fn store(value: Self::Acc) -> Self;
@@ -64,6 +66,20 @@ pub trait Element: Pod + Send + Sync + Default {
         for i in 0..BLOCK {
             out[i] = Self::store(values[i]);
         }
+    }
+    /// Loads as many values as make whole vectors, where the compiler would not make them of single values.
+    #[inline(always)]
+    fn load_block<const N: usize>(values: &[Self; N]) -> [Self::Acc; N] {
+        let mut wide = [Self::Acc::default(); N];
+        for i in 0..N {
+            wide[i] = values[i].load();
+        }
+        wide
+    }
+    /// `a·b + c`, rounded once where the processor does that as fast as it adds.
+    #[inline(always)]
+    fn mul_add(a: Self::Acc, b: Self::Acc, c: Self::Acc) -> Self::Acc {
+        a * b + c
     }
     /// Runs a loop over such elements as compiled for the processor's instruction set.
     #[inline(always)]
@@ -147,6 +163,7 @@ impl Element for bf16 {
     type Acc = f32;
     type Packed = [bf16; 32];
     const DTYPE: DType = DType::BF16;
+    const IS_HALF: bool = true;
     #[inline(always)]
     fn vectorize<C: NullaryFnOnce>(call: C) -> C::Output {
         call.call()
@@ -167,6 +184,7 @@ impl Element for f16 {
     type Acc = f32;
     type Packed = [f16; 32];
     const DTYPE: DType = DType::F16;
+    const IS_HALF: bool = true;
     #[inline(always)]
     fn vectorize<C: NullaryFnOnce>(call: C) -> C::Output {
         call.call()

@@ -23,7 +23,7 @@ pub trait Fill<A> {
 #[inline(always)]
 pub fn write<E: Element>(out: &mut [E], streaming: bool, piece: impl Fill<E::Acc>) {
     if !streaming {
-        if is_wide::<E>() {
+        if !E::IS_HALF {
             return piece.fill(0, bytemuck::cast_slice_mut(out));
         }
         let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
@@ -39,7 +39,7 @@ pub fn write<E: Element>(out: &mut [E], streaming: bool, piece: impl Fill<E::Acc
     round_few(head, 0, &piece);
     for line in lines {
         let mut values = E::Packed::default();
-        if is_wide::<E>() {
+        if !E::IS_HALF {
             piece.fill(first, bytemuck::cast_slice_mut(values.as_mut()));
         } else if let [block] = values.as_mut().as_chunks_mut::<BLOCK>().0 {
             round_block(block, first, &piece);
@@ -48,12 +48,6 @@ pub fn write<E: Element>(out: &mut [E], streaming: bool, piece: impl Fill<E::Acc
         first += values.as_ref().len();
     }
     round_few(tail, first, &piece);
-}
-
-/// Whether values are stored as they are computed.
-#[inline(always)]
-fn is_wide<E: Element>() -> bool {
-    E::DTYPE == <E::Acc as Element>::DTYPE
 }
 
 /// Computes values of a half type in registers, from where they are rounded.
@@ -67,7 +61,7 @@ fn round_block<E: Element>(block: &mut [E; BLOCK], first: usize, piece: &impl Fi
 /// Less than a block.
 #[inline(always)]
 fn round_few<E: Element>(out: &mut [E], first: usize, piece: &impl Fill<E::Acc>) {
-    if is_wide::<E>() {
+    if !E::IS_HALF {
         return piece.fill(first, bytemuck::cast_slice_mut(out));
     }
     let mut wide = [E::Acc::default(); BLOCK];

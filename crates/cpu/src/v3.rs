@@ -3,9 +3,13 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m128, __m128i, __m256, __m256d, _MM_FROUND_TO_NEAREST_INT, _mm_cvtph_ps, _mm_cvtps_ph,
-    _mm_cvtsi32_si128, _mm_cvtsi128_si32, _mm_cvtss_f32, _mm_set_ss, _mm256_add_pd, _mm256_cvtps_pd,
-    _mm256_cvtps_ph, _mm256_hadd_pd, _mm256_mul_pd, _mm256_permute2f128_pd, _mm256_set1_pd, _mm256_sub_pd,
+    __m128, __m128i, __m256, __m256d, __m256i, _CMP_UNORD_Q, _MM_FROUND_TO_NEAREST_INT, _mm_cvtph_ps,
+    _mm_cvtps_ph, _mm_cvtsi32_si128, _mm_cvtsi128_si32, _mm_cvtss_f32, _mm_loadu_si128, _mm_set_ss,
+    _mm256_add_epi32, _mm256_add_pd, _mm256_and_si256, _mm256_blendv_ps, _mm256_castps_si256,
+    _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_pd,
+    _mm256_cvtps_ph, _mm256_hadd_pd, _mm256_mul_pd, _mm256_packus_epi32, _mm256_permute2f128_pd,
+    _mm256_permute4x64_epi64, _mm256_set1_epi32, _mm256_set1_pd, _mm256_set1_ps, _mm256_slli_epi32,
+    _mm256_srli_epi32, _mm256_storeu_si256, _mm256_sub_pd,
 };
 use std::ops::{Add, Mul, Sub};
 
@@ -98,6 +102,24 @@ macro_rules! in_registers {
 }
 in_registers!(Add add _mm256_add_pd, Sub sub _mm256_sub_pd, Mul mul _mm256_mul_pd);
 
+/// Loads values eight at a time by `load`.
+#[inline(always)]
+fn load_by_eights<E: Element<Acc = f32>, const N: usize>(
+    values: &[E; N],
+    load: impl Fn(&[E; 8]) -> __m256,
+) -> [f32; N] {
+    let mut wide = [0.0; N];
+    let (eights, rest) = values.as_chunks::<8>();
+    let (wide_eights, wide_rest) = wide.as_chunks_mut::<8>();
+    for (wide, eight) in wide_eights.iter_mut().zip(eights) {
+        *wide = bytemuck::cast(load(eight));
+    }
+    for (wide, value) in wide_rest.iter_mut().zip(rest) {
+        *wide = value.load();
+    }
+    wide
+}
+
 /// A bfloat16 on a processor of x86-64-v3. On another no tensor is read as this: `with_float!` and `through_float32::is_slow`
 /// see to it.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
@@ -108,6 +130,7 @@ impl Element for BF16 {
     type Acc = f32;
     type Packed = [Self; 32];
     const DTYPE: DType = DType::BF16;
+    const IS_HALF: bool = true;
 
     #[inline(always)]
     fn load(self) -> f32 {
@@ -115,13 +138,64 @@ impl Element for BF16 {
     }
 
     #[inline(always)]
+    fn load_block<const N: usize>(values: &[Self; N]) -> [f32; N] {
+        load_by_eights(values, |eight| {
+            // SAFETY: the processor has AVX2, as is the type's condition, and there are eight values of two bytes.
+            unsafe {
+                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(eight.as_ptr().cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+            }
+        })
+    }
+
+    #[inline(always)]
     fn store(value: f32) -> Self {
         Self(bf16::store(value))
+    }
+
+    /// As [`bf16::store`] does it, but packs sixteen with two instructions.
+    #[inline(always)]
+    fn store_block(values: &[f32; BLOCK], out: &mut [Self; BLOCK]) {
+        let sixteens = values.as_chunks::<16>().0.iter().zip(out.as_chunks_mut::<16>().0);
+        for (values, out) in sixteens {
+            let [low, high]: [__m256; 2] = bytemuck::cast(*values);
+            // SAFETY: the processor has AVX2, as is the type's condition, and there is room for sixteen values of two bytes.
+            unsafe {
+                // Each lane of the pack has four values of `low` and then four of `high`.
+                let packed = _mm256_packus_epi32(upper_halves(low), upper_halves(high));
+                _mm256_storeu_si256(
+                    out.as_mut_ptr().cast(),
+                    _mm256_permute4x64_epi64::<0b11_01_10_00>(packed),
+                );
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
     }
 
     #[inline(always)]
     fn vectorize<C: NullaryFnOnce>(call: C) -> C::Output {
         vectorize(call)
+    }
+}
+
+/// The upper halves of eight float32, to nearest, ties to even.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+unsafe fn upper_halves(values: __m256) -> __m256i {
+    // SAFETY: as the function's.
+    unsafe {
+        // Rounding could carry a NaN's mantissa into infinity.
+        let is_nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(values, values);
+        let bits = _mm256_castps_si256(_mm256_blendv_ps(values, _mm256_set1_ps(f32::NAN), is_nan));
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+        _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, half))
     }
 }
 
@@ -135,6 +209,7 @@ impl Element for F16 {
     type Acc = f32;
     type Packed = [Self; 32];
     const DTYPE: DType = DType::F16;
+    const IS_HALF: bool = true;
 
     /// The compiler sees what the instruction does and makes one of eight in a loop.
     #[inline(always)]
@@ -151,6 +226,14 @@ impl Element for F16 {
         Self(packed as u16)
     }
 
+    #[inline(always)]
+    fn load_block<const N: usize>(values: &[Self; N]) -> [f32; N] {
+        load_by_eights(values, |eight| {
+            // SAFETY: the processor has F16C, as is the type's condition, and there are eight values of two bytes.
+            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(eight.as_ptr().cast())) }
+        })
+    }
+
     /// Here it does not see it.
     #[inline(always)]
     fn store_block(values: &[f32; BLOCK], out: &mut [Self; BLOCK]) {
@@ -162,6 +245,11 @@ impl Element for F16 {
             let packed: __m128i = unsafe { _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(wide) };
             *out = bytemuck::cast(packed);
         }
+    }
+
+    #[inline(always)]
+    fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
     }
 
     #[inline(always)]
@@ -183,9 +271,17 @@ mod tests {
         if !beyond_baseline() {
             return eprintln!("skipped: this processor has no F16C");
         }
-        for bits in 0..=u16::MAX {
-            let (got, want) = (F16(bits).load(), f16::from_bits(bits).to_f32());
-            assert!(got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan()), "{bits:#x}");
+        let same = |got: f32, want: f32| got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
+        for first in (0..=u16::MAX).step_by(16) {
+            // Two vectors, and some that are loaded one by one.
+            let bits: [u16; 20] = std::array::from_fn(|i| first.wrapping_add(i as u16));
+            let halves = F16::load_block(&bits.map(F16));
+            let brains = BF16::load_block(&bits.map(|bits| BF16(bf16::from_bits(bits))));
+            for (i, bits) in bits.into_iter().enumerate() {
+                let want = f16::from_bits(bits).to_f32();
+                assert!(same(F16(bits).load(), want) && same(halves[i], want), "{bits:#x}");
+                assert!(same(brains[i], bf16::from_bits(bits).to_f32()), "{bits:#x}");
+            }
         }
     }
 
@@ -197,6 +293,13 @@ mod tests {
         ) {
             if beyond_baseline() {
                 let values = bits.map(f32::from_bits);
+                let mut brains = [BF16::default(); BLOCK];
+                BF16::store_block(&values, &mut brains);
+                for (value, got) in values.into_iter().zip(brains) {
+                    let want = bf16::from_f32(value);
+                    let same = got.0.to_bits() == want.to_bits();
+                    prop_assert!(same || (got.load().is_nan() && want.is_nan()), "{value:e}");
+                }
                 let mut block = [F16::default(); BLOCK];
                 F16::store_block(&values, &mut block);
                 for (value, got) in values.into_iter().zip(block) {

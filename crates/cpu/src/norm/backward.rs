@@ -8,7 +8,7 @@ use spikenorm_core::{Grid, Result};
 
 use super::small::{Normalizer, from_f64};
 use super::tile::{Tile, by_channels, cut, tiles};
-use super::{kernels_long, kernels_short};
+use super::{kernels_long, kernels_short, sums};
 use crate::HostMemory;
 use crate::backend::CpuTensor;
 use crate::element::{Element, Real};
@@ -170,26 +170,49 @@ impl<E: Element> Pass<'_, E> {
     /// Sums of every cell of the tile, `[t * C_tile + c]`.
     #[inline(always)]
     fn cell_sums(&self, tile: &Tile) -> Vec<CellSums> {
-        let s = tile.grid.s;
-        let mut all = vec![CellSums::default(); tile.t * tile.c];
-        let width = if tile.is_long() { 0 } else { tile.c * s };
-        let mut columns = vec![0.0; width];
+        let mut all = Vec::with_capacity(tile.t * tile.c);
         for t in 0..tile.t {
-            let mut sums = vec![[0.0; 2]; tile.c];
-            let rows = self.row(tile.t0 + t, tile.c0)..;
-            let means = &self.normalizer.mean[rows.clone()];
-            if tile.is_long() {
-                kernels_long::backward_sums(tile, self.x, self.dy, t, means, &mut sums);
-            } else if s > 0 {
-                kernels_short::spread(means.iter().copied(), s, &mut columns);
-                kernels_short::backward_sums(tile, self.x, self.dy, t, &columns, &mut sums);
-            }
-            for (c, [s1, centred]) in sums.into_iter().enumerate() {
-                let rstd = self.normalizer.rstd[rows.start + c];
-                all[t * tile.c + c] = CellSums { s1, s2: centred * rstd };
-            }
+            let row = self.row(tile.t0 + t, tile.c0);
+            let (means, rstds) =
+                (&self.normalizer.mean[row..][..tile.c], &self.normalizer.rstd[row..][..tile.c]);
+            let exact = if E::IS_HALF { self.exact_sums(tile, t, means, rstds) } else { None };
+            // Not in a closure, which would keep the baseline's instructions.
+            let sums = match exact {
+                Some(sums) => sums,
+                None => self.step_sums::<false>(tile, t, means),
+            };
+            all.extend(sums.iter().zip(rstds).map(|([s1, s2], rstd)| CellSums { s1: *s1, s2: s2 * rstd }));
         }
         all
+    }
+
+    /// Σ dy and Σ dy·(x − mean) of a step's channels.
+    #[inline(always)]
+    fn step_sums<const EXACT: bool>(&self, tile: &Tile, t: usize, means: &[f64]) -> Vec<[f64; 2]> {
+        let s = tile.grid.s;
+        let mut sums = vec![[0.0; 2]; tile.c];
+        if tile.is_long() {
+            kernels_long::backward_sums::<E, EXACT>(tile, self.x, self.dy, t, means, &mut sums);
+        } else if s > 0 {
+            let mut columns = vec![0.0; tile.c * s];
+            kernels_short::spread(means.iter().copied(), s, &mut columns);
+            kernels_short::backward_sums::<E, EXACT>(tile, self.x, self.dy, t, &columns, &mut sums);
+        }
+        sums
+    }
+
+    /// The same from exact products of half types, Σ dy·x; `None` where a mean is so far from 0 that little would be left of
+    /// their sum without it, or something is not finite.
+    #[inline(always)]
+    fn exact_sums(&self, tile: &Tile, t: usize, means: &[f64], rstds: &[f64]) -> Option<Vec<[f64; 2]>> {
+        if !means.iter().zip(rstds).all(|(mean, rstd)| (mean * rstd).abs() <= sums::NEAR) {
+            return None;
+        }
+        let mut sums = self.step_sums::<true>(tile, t, &vec![0.0; tile.c]);
+        for ([s1, s2], mean) in sums.iter_mut().zip(means) {
+            *s2 -= mean * *s1;
+        }
+        sums.iter().flatten().all(|sum| sum.is_finite()).then_some(sums)
     }
 
     /// Writes a tile. `part`: the tile that `rows` are of.

@@ -5,6 +5,7 @@
 
 use spikenorm_core::norm::{ChannelMoments, Moments};
 
+use super::sums::{self, few};
 use super::tile::Tile;
 use crate::element::{Element, Real};
 use crate::stream::{Fill, write};
@@ -51,13 +52,8 @@ impl<A: Real> Deviations<A> {
     fn add<E: Element<Acc = A>>(&mut self, run: &[E]) {
         let Self { pivot, mut sums, mut squares } = *self;
         let (chunks, rest) = run.as_chunks::<LANES>();
-        for chunk in chunks {
-            for i in 0..LANES {
-                let value = chunk[i].load();
-                let d = value - pivot;
-                sums[i] += value.to_f64();
-                squares[i] += d * d;
-            }
+        for rows in chunks.chunks(few::<E>()) {
+            sums::add_deviations(rows.iter(), &[pivot; LANES], &mut sums, &mut squares);
         }
         for (i, x) in rest.iter().enumerate() {
             let value = x.load();
@@ -184,7 +180,7 @@ impl<E: Element> Fill<E::Acc> for Forward<'_, E> {
         let [high, a, b] = self.coefficients;
         let x = &self.x[first..][..out.len()];
         for (y, x) in out.iter_mut().zip(x) {
-            *y = (x.load() - high) * a + b;
+            *y = E::mul_add(x.load() - high, a, b);
         }
     }
 }
@@ -197,7 +193,7 @@ pub fn apply<E: Element>(x: &[E], y: &mut [E], coefficients: [E::Acc; 3], stream
 /// Σ dy and Σ dy·(x − mean) of every channel of step `t` of the tile, added to `sums`. Gradients of both signs cancel, so
 /// they are summed in float64, where products of float32 are exact.
 #[inline(always)]
-pub fn backward_sums<E: Element>(
+pub fn backward_sums<E: Element, const EXACT: bool>(
     tile: &Tile,
     x: &[E],
     dy: &[E],
@@ -210,7 +206,7 @@ pub fn backward_sums<E: Element>(
     for n in 0..tile.n {
         let rows = tile.slab(x, t, n).chunks_exact(s).zip(tile.slab(dy, t, n).chunks_exact(s));
         for (c, (x, dy)) in rows.enumerate() {
-            add_products(x, dy, means[c], &mut lanes[c]);
+            add_products::<E, EXACT>(x, dy, means[c], &mut lanes[c]);
         }
     }
     for (sums, [first, second]) in sums.iter_mut().zip(&lanes) {
@@ -220,15 +216,21 @@ pub fn backward_sums<E: Element>(
 }
 
 #[inline(always)]
-fn add_products<E: Element>(x: &[E], dy: &[E], mean: f64, lanes: &mut [[f64; LANES]; 2]) {
+fn add_products<E: Element, const EXACT: bool>(x: &[E], dy: &[E], mean: f64, lanes: &mut [[f64; LANES]; 2]) {
     let [mut first, mut second] = *lanes;
     let (x_chunks, x_rest) = x.as_chunks::<LANES>();
     let (dy_chunks, dy_rest) = dy.as_chunks::<LANES>();
-    for (x, dy) in x_chunks.iter().zip(dy_chunks) {
-        for i in 0..LANES {
-            let g = dy[i].load().to_f64();
-            first[i] += g;
-            second[i] += g * (x[i].load().to_f64() - mean);
+    if EXACT {
+        for (x, dy) in x_chunks.chunks(few::<E>()).zip(dy_chunks.chunks(few::<E>())) {
+            sums::add_exact_products(x.iter().zip(dy), &mut first, &mut second);
+        }
+    } else {
+        for (x, dy) in x_chunks.iter().zip(dy_chunks) {
+            for i in 0..LANES {
+                let g = dy[i].load().to_f64();
+                first[i] += g;
+                second[i] += g * (x[i].load().to_f64() - mean);
+            }
         }
     }
     for (i, (x, dy)) in x_rest.iter().zip(dy_rest).enumerate() {
@@ -252,7 +254,8 @@ impl<E: Element> Fill<E::Acc> for Backward<'_, E> {
         let [high, g, c1, c2] = self.coefficients;
         let (x, dy) = (&self.x[first..][..out.len()], &self.dy[first..][..out.len()]);
         for ((dx, x), dy) in out.iter_mut().zip(x).zip(dy) {
-            *dx = dy.load() * g - c1 - (x.load() - high) * c2;
+            let gained = E::mul_add(dy.load(), g, -c1);
+            *dx = E::mul_add(high - x.load(), c2, gained);
         }
     }
 }

@@ -10,6 +10,7 @@ use std::ops::Range;
 use spikenorm_core::norm::{ChannelMoments, Moments};
 
 use super::kernels_long::{gathered, is_near};
+use super::sums::{self, few};
 use super::tile::Tile;
 use crate::element::{Element, Real};
 use crate::stream::{Fill, prefetch, write};
@@ -25,6 +26,8 @@ const CHUNK: usize = 16;
 const CHUNK_OF_PAIRS: usize = 32;
 /// How far ahead memory is asked for where slabs follow each other. (Elsewhere, several streams are enough.)
 const AHEAD_BYTES: usize = 8 << 10;
+/// Columns of a channel from which they are added up side by side.
+const MANY_COLUMNS: usize = 4 * CHUNK;
 /// Slabs whose deviations are summed before they are folded into float64.
 const RUN: usize = 16 * ROWS;
 
@@ -62,10 +65,18 @@ pub fn spread_all<'a, A: Copy, const K: usize>(
     std::array::from_fn(|k| &out[k * width..][..width])
 }
 
-/// Sum of a channel's S columns, in float64.
+/// Sum of a channel's S columns, in float64. MANY: side by side, since additions wait for each other.
 #[inline(always)]
-fn total<A: Real>(columns: &[A]) -> f64 {
-    columns.iter().fold(0.0, |sum, v| sum + v.to_f64())
+fn total<A: Real, const MANY: bool>(columns: &[A]) -> f64 {
+    let mut sums = [0.0; CHUNK];
+    let (chunks, rest) = if MANY { columns.as_chunks::<CHUNK>() } else { (&[][..], columns) };
+    for chunk in chunks {
+        for i in 0..CHUNK {
+            sums[i] += chunk[i].to_f64();
+        }
+    }
+    let sum = if MANY { sums.into_iter().sum() } else { 0.0 };
+    rest.iter().fold(sum, |sum, v| sum + v.to_f64())
 }
 
 /// The moments of every channel of step `t` of the tile. One pass, as in `kernels_long::moments`.
@@ -118,7 +129,10 @@ fn group_moments<E: Element>(tile: &Tile, x: &[E], t: usize, channels: Range<usi
             add_deviations::<E, 1, false>([row_of(n)], &pivots, &mut sums, &mut squares);
         }
         part.count = ((last - first) * s) as f64;
-        fold(&pivots, &sums, &squares, s, &mut part);
+        match s < MANY_COLUMNS {
+            true => fold::<_, false>(&pivots, &sums, &squares, s, &mut part),
+            false => fold::<_, true>(&pivots, &sums, &squares, s, &mut part),
+        }
         for i in 0..channels.len() {
             if !is_near(part.count, part.mean[i] - pivots[i * s].to_f64(), part.m2[i]) {
                 let careful = gathered(tile, x, t, channels.start + i, first..last);
@@ -132,14 +146,20 @@ fn group_moments<E: Element>(tile: &Tile, x: &[E], t: usize, channels: Range<usi
 
 /// Mean and sum of squares of every channel, of `moments.count` values, from the totals of its columns.
 #[inline(always)]
-fn fold<A: Real>(pivots: &[A], sums: &[f64], squares: &[A], s: usize, moments: &mut ChannelMoments) {
+fn fold<A: Real, const MANY: bool>(
+    pivots: &[A],
+    sums: &[f64],
+    squares: &[A],
+    s: usize,
+    moments: &mut ChannelMoments,
+) {
     let inverse = 1.0 / moments.count;
     let cells = moments.mean.iter_mut().zip(&mut moments.m2);
     let columns = pivots.chunks_exact(s).zip(sums.chunks_exact(s)).zip(squares.chunks_exact(s));
     for ((mean, m2), ((pivots, sums), squares)) in cells.zip(columns) {
         let pivot = pivots[0].to_f64();
-        let shift = total(sums) * inverse - pivot;
-        let cell = Moments::from_shift(moments.count, pivot, shift, total(squares));
+        let shift = total::<_, MANY>(sums) * inverse - pivot;
+        let cell = Moments::from_shift(moments.count, pivot, shift, total::<_, MANY>(squares));
         (*mean, *m2) = (cell.mean, cell.m2);
     }
 }
@@ -171,17 +191,14 @@ fn add_deviations<E: Element, const K: usize, const AHEAD: bool>(
     let (sums, squares) = (&mut sums[..pivots.len()], &mut squares[..pivots.len()]);
     for at in 0..pivots.len() {
         let (pivots, mut sum, mut square) = (pivots[at], sums[at], squares[at]);
-        for row in chunks {
-            let x = &row[at];
-            if AHEAD {
-                prefetch(x, AHEAD_BYTES / size_of::<E>(), CHUNK);
-            }
-            for i in 0..CHUNK {
-                let value = x[i].load();
-                let d = value - pivots[i];
-                sum[i] += value.to_f64();
-                square[i] += d * d;
-            }
+        for rows in chunks.chunks(few::<E>()) {
+            let rows = rows.iter().map(|row| {
+                if AHEAD {
+                    prefetch(&row[at], AHEAD_BYTES / size_of::<E>(), CHUNK);
+                }
+                &row[at]
+            });
+            sums::add_deviations(rows, &pivots, &mut sum, &mut square);
         }
         (sums[at], squares[at]) = (sum, square);
     }
@@ -222,7 +239,7 @@ impl<E: Element> Fill<E::Acc> for Forward<'_, E> {
         let (high, a, b) = (&high[first..][..len], &a[first..][..len], &b[first..][..len]);
         let x = &self.x[first..][..len];
         for j in 0..len {
-            out[j] = (x[j].load() - high[j]) * a[j] + b[j];
+            out[j] = E::mul_add(x[j].load() - high[j], a[j], b[j]);
         }
     }
 }
@@ -235,7 +252,7 @@ pub fn apply<E: Element>(x: &[E], y: &mut [E], coefficients: [&[E::Acc]; 3], str
 /// Σ dy and Σ dy·(x − mean) of every channel of step `t`, added to `sums`; in float64, as in
 /// `kernels_long::backward_sums`. `means`: per column.
 #[inline(always)]
-pub fn backward_sums<E: Element>(
+pub fn backward_sums<E: Element, const EXACT: bool>(
     tile: &Tile,
     x: &[E],
     dy: &[E],
@@ -258,22 +275,37 @@ pub fn backward_sums<E: Element>(
             for (k, rows) in pairs.iter_mut().enumerate() {
                 *rows = pair(n + k);
             }
-            add_products::<E, ROWS, CHUNK_OF_PAIRS>(pairs, means, &mut first, &mut second);
+            add_products::<E, ROWS, CHUNK_OF_PAIRS, EXACT>(pairs, means, &mut first, &mut second);
             n += ROWS;
         }
+        while EXACT && n + ROWS_IN_ORDER <= tile.n {
+            let pairs: [_; ROWS_IN_ORDER] = std::array::from_fn(|k| pair(n + k));
+            add_products::<E, ROWS_IN_ORDER, CHUNK_OF_PAIRS, EXACT>(pairs, means, &mut first, &mut second);
+            n += ROWS_IN_ORDER;
+        }
         for n in n..tile.n {
-            add_products::<E, 1, CHUNK>([pair(n)], means, &mut first, &mut second);
+            add_products::<E, 1, CHUNK, EXACT>([pair(n)], means, &mut first, &mut second);
         }
-        for i in 0..channels {
-            sums[c + i][0] += total(&first[i * s..][..s]);
-            sums[c + i][1] += total(&second[i * s..][..s]);
+        let sums = &mut sums[c..c + channels];
+        match s < MANY_COLUMNS {
+            true => add_totals::<false>(&first, &second, s, sums),
+            false => add_totals::<true>(&first, &second, s, sums),
         }
+    }
+}
+
+/// Adds the totals of each channel's columns to its sums.
+#[inline(always)]
+fn add_totals<const MANY: bool>(first: &[f64], second: &[f64], s: usize, sums: &mut [[f64; 2]]) {
+    for ((sums, first), second) in sums.iter_mut().zip(first.chunks_exact(s)).zip(second.chunks_exact(s)) {
+        sums[0] += total::<_, MANY>(first);
+        sums[1] += total::<_, MANY>(second);
     }
 }
 
 /// Adds the products of K pairs of slabs, of x and of dy, to the columns' totals, in chunks of WIDTH as `add_deviations`.
 #[inline(always)]
-fn add_products<E: Element, const K: usize, const WIDTH: usize>(
+fn add_products<E: Element, const K: usize, const WIDTH: usize, const EXACT: bool>(
     pairs: [(&[E], &[E]); K],
     means: &[f64],
     first: &mut [f64],
@@ -284,6 +316,16 @@ fn add_products<E: Element, const K: usize, const WIDTH: usize>(
     let (second, second_left) = second.as_chunks_mut::<WIDTH>();
     for (at, ((means, first), second)) in means.iter().zip(first).zip(second).enumerate() {
         let (mut s1, mut s2) = (*first, *second);
+        if EXACT {
+            for rows in pairs.chunks(few::<E>()) {
+                let rows = rows.iter().filter_map(|(x, dy)| {
+                    Some((x[at * WIDTH..].first_chunk::<WIDTH>()?, dy[at * WIDTH..].first_chunk::<WIDTH>()?))
+                });
+                sums::add_exact_products(rows, &mut s1, &mut s2);
+            }
+            (*first, *second) = (s1, s2);
+            continue;
+        }
         for (x, dy) in pairs {
             let (x, dy) = (&x[at * WIDTH..][..WIDTH], &dy[at * WIDTH..][..WIDTH]);
             for i in 0..WIDTH {
@@ -322,7 +364,8 @@ impl<E: Element> Fill<E::Acc> for Backward<'_, E> {
         let (c1, c2) = (&c1[first..][..len], &c2[first..][..len]);
         let (x, dy) = (&self.x[first..][..len], &self.dy[first..][..len]);
         for j in 0..len {
-            out[j] = dy[j].load() * g[j] - c1[j] - (x[j].load() - high[j]) * c2[j];
+            let gained = E::mul_add(dy[j].load(), g[j], -c1[j]);
+            out[j] = E::mul_add(high[j] - x[j].load(), c2[j], gained);
         }
     }
 }

@@ -6,6 +6,7 @@ mod forward;
 mod kernels_long;
 mod kernels_short;
 mod small;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod tile;
