@@ -156,11 +156,10 @@ vectorized! {
                     add_products(strip, slabs, index, w, &states, dw, &mut sums);
                 }
                 for t in (start..end).rev() {
-                    let sums = &sums[(t - start) * columns..][..columns];
+                    let sums = strip.add_copies(&mut sums[(t - start) * columns..][..columns]);
                     // δ = −Σ w·dy + (gradient that came from later steps), which is carried on times k.
-                    for (i, (d, change)) in delta.iter_mut().zip(&mut change).enumerate() {
-                        let copies = sums[i..].iter().step_by(strip.pixels);
-                        *d -= copies.fold(E::Acc::default(), |total, part| total + *part);
+                    for ((d, change), sum) in delta.iter_mut().zip(&mut change).zip(sums) {
+                        *d -= *sum;
                         *change = gain * *d;
                         *d = keep * *d;
                     }
@@ -198,20 +197,20 @@ fn add_products<E: Element>(
     let (w_blocks, _) = w.as_chunks::<COLUMNS>();
     let (dw_blocks, _) = dw.as_chunks_mut::<COLUMNS>();
     for (at, (w, dw)) in w_blocks.iter().zip(dw_blocks).enumerate() {
-        let mut gradient = *dw;
+        let (w, mut gradient) = (*w, *dw);
         for (k, slab) in slabs.iter().enumerate() {
-            let dy = &strip.chunk(slab, index)[at * COLUMNS..][..COLUMNS];
-            let first = k * columns + at * COLUMNS;
-            let s = &states[first..][..COLUMNS];
-            let sums = &mut sums[first..][..COLUMNS];
-            let mut sum = [E::Acc::default(); COLUMNS];
-            sum.copy_from_slice(sums);
+            let (from, dy) = (k * columns + at * COLUMNS, &strip.chunk(slab, index)[at * COLUMNS..]);
+            let Some(dy) = dy.first_chunk::<COLUMNS>() else { continue };
+            let Some(s) = states[from..].first_chunk::<COLUMNS>() else { continue };
+            let Some(sums) = sums[from..].first_chunk_mut::<COLUMNS>() else { continue };
+            let (g, s, mut sum) = (E::load_block(dy), *s, *sums);
             for i in 0..COLUMNS {
-                let g = dy[i].load();
-                sum[i] += w[i] * g;
-                gradient[i] -= g * s[i];
+                sum[i] = E::mul_add(w[i], g[i], sum[i]);
             }
-            sums.copy_from_slice(&sum);
+            for i in 0..COLUMNS {
+                gradient[i] = E::mul_add(-g[i], s[i], gradient[i]);
+            }
+            *sums = sum;
         }
         *dw = gradient;
     }

@@ -87,10 +87,8 @@ vectorized! {
         for (t, out) in states.into_iter().enumerate() {
             let x = strip.slab(pass.x, t, 0);
             sum_chunks(strip, x, &mut sums);
-            for (i, s) in state.iter_mut().enumerate() {
-                let copies = sums[i..].iter().step_by(strip.pixels);
-                let sum = copies.fold(E::Acc::default(), |total, part| total + *part);
-                *s = keep * *s + gain * sum;
+            for (s, sum) in state.iter_mut().zip(strip.add_copies(&mut sums)) {
+                *s = keep * *s + gain * *sum;
             }
             out.copy_from_slice(&state);
             strip.repeat(&state, &mut wide);

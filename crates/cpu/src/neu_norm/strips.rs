@@ -2,6 +2,8 @@
 
 use spikenorm_core::Grid;
 
+use crate::element::Real;
+
 /// Bytes of one sample of one step up to which it is taken whole. Then its channels follow each other in memory, however few
 /// pixels they have.
 const WHOLE_BYTES: usize = 512 << 10;
@@ -9,6 +11,8 @@ const WHOLE_BYTES: usize = 512 << 10;
 const STRIP_BYTES: usize = 256 << 10;
 /// Pixels of a strip are a multiple of these: whole cache lines for every dtype.
 const PIXELS: usize = 64;
+/// Pixels below which their totals are added up one after the other.
+const FEW_PIXELS: usize = 8;
 /// Columns whose sums are in registers together; see `norm::kernels_long` for why not fewer.
 pub const COLUMNS: usize = 32;
 
@@ -92,6 +96,24 @@ impl Strip {
     #[inline(always)]
     pub fn of_row<'a, A>(&self, row: &'a [A]) -> &'a [A] {
         &row[self.p0..self.p0 + self.pixels]
+    }
+
+    /// Adds up what a chunk's columns have of each pixel.
+    #[inline(always)]
+    pub fn add_copies<'a, A: Real>(&self, columns: &'a mut [A]) -> &'a [A] {
+        let (totals, copies) = columns.split_at_mut(self.pixels);
+        if self.pixels < FEW_PIXELS {
+            for (i, total) in totals.iter_mut().enumerate() {
+                *total = copies[i..].iter().step_by(self.pixels).fold(*total, |total, part| total + *part);
+            }
+            return totals;
+        }
+        for copy in copies.chunks_exact(self.pixels) {
+            for (total, part) in totals.iter_mut().zip(copy) {
+                *total += *part;
+            }
+        }
+        totals
     }
 
     /// Repeats what is per pixel over a chunk's columns.
