@@ -15,6 +15,9 @@ use crate::stream::{Fill, STREAMING_BYTES, fence, write};
 /// Steps of a block: their gradients have to stay in cache until their δ is known.
 const STEPS: usize = 4;
 
+/// Columns of a chunk, as in forward: there are states and sums of so many steps.
+const CHUNK: usize = 1024 / STEPS;
+
 /// What every task of one backward reads.
 struct Pass<'a, E: Element> {
     spec: &'a NeuNormSpec,
@@ -37,7 +40,7 @@ pub fn backward<E: Element>(
     let carried = inputs.carried();
     let pass = Pass { spec, steps: grid.t, dy, weight, states, carried };
 
-    let strips = strips(grid, size_of::<E>(), grid.n.div_ceil(GROUPS));
+    let strips = strips(grid, size_of::<E>(), grid.n.div_ceil(GROUPS), CHUNK);
     let width = |strip: &Strip| if spec.shared { strip.columns() } else { strip.values() };
     let total: usize = strips.iter().map(width).sum();
     let mut partials = HostMemory::take(total * size_of::<E::Acc>())?;

@@ -10,6 +10,8 @@ use crate::parallel::for_each;
 use crate::simd::vectorized;
 use crate::stream::{Fill, STREAMING_BYTES, fence, write};
 
+/// Columns of a chunk: loops should be long, and their state and sums be in the first-level cache.
+const CHUNK: usize = 1024;
 /// Chunks added at a time, so that the sums are loaded and stored less often.
 const ROWS: usize = 8;
 
@@ -32,7 +34,7 @@ pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuN
     let initial = initial.as_ref().map(Values::slice);
     let pass = Pass { spec, x: x.slice::<E>(), weight: weight.slice(), initial };
 
-    let strips = strips(grid, size_of::<E>(), 1);
+    let strips = strips(grid, size_of::<E>(), 1, CHUNK);
     let ys = cut(&mut out.as_mut_slice::<E>()[..grid.len()], grid, &strips);
     let states = cut_states(&mut states_memory.as_mut_slice::<E::Acc>()[..steps], grid, 1, &strips);
     let tasks: Vec<_> = strips.iter().zip(ys).zip(states).collect();

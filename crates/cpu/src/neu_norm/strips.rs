@@ -11,8 +11,6 @@ const WHOLE_BYTES: usize = 512 << 10;
 const STRIP_BYTES: usize = 256 << 10;
 /// Pixels of a strip are a multiple of these: whole cache lines for every dtype.
 const PIXELS: usize = 64;
-/// Pixels below which their totals are added up one after the other.
-const FEW_PIXELS: usize = 8;
 /// Columns whose sums are in registers together; see `norm::kernels_long` for why not fewer.
 pub const COLUMNS: usize = 32;
 
@@ -31,13 +29,16 @@ pub struct Strip {
     channels: usize,
 }
 
-/// Strips in a fixed order: groups of `samples` samples outside, pixels inside.
-pub fn strips(grid: Grid, size: usize, samples: usize) -> Vec<Strip> {
+/// Strips in a fixed order: groups of `samples` samples outside, pixels inside. `columns`: about as many as a chunk may have
+/// of several channels.
+pub fn strips(grid: Grid, size: usize, samples: usize, columns: usize) -> Vec<Strip> {
     let is_whole = grid.c * grid.s * size <= WHOLE_BYTES || grid.s <= PIXELS;
     let (pixels, channels) = if is_whole {
-        // The fewest whose columns need no remainder.
+        // The fewest whose columns need no remainder, and of those as many as fit.
         let aligned = (1..=COLUMNS).find(|channels| (channels * grid.s).is_multiple_of(COLUMNS));
-        (grid.s, aligned.unwrap_or(COLUMNS).min(grid.c.max(1)))
+        let aligned = aligned.unwrap_or(COLUMNS);
+        let channels = aligned * (columns / (aligned * grid.s).max(1)).max(1);
+        (grid.s, channels.min(grid.c.max(1)))
     } else {
         let in_a_sample = (grid.c * grid.s * size).div_ceil(STRIP_BYTES);
         (grid.s.div_ceil(in_a_sample).next_multiple_of(PIXELS).min(grid.s), 1)
@@ -98,29 +99,30 @@ impl Strip {
         &row[self.p0..self.p0 + self.pixels]
     }
 
-    /// Adds up what a chunk's columns have of each pixel.
+    /// Adds up what a chunk's columns have of each pixel: the second half of the copies to the first, again and again.
     #[inline(always)]
     pub fn add_copies<'a, A: Real>(&self, columns: &'a mut [A]) -> &'a [A] {
-        let (totals, copies) = columns.split_at_mut(self.pixels);
-        if self.pixels < FEW_PIXELS {
-            for (i, total) in totals.iter_mut().enumerate() {
-                *total = copies[i..].iter().step_by(self.pixels).fold(*total, |total, part| total + *part);
-            }
-            return totals;
-        }
-        for copy in copies.chunks_exact(self.pixels) {
-            for (total, part) in totals.iter_mut().zip(copy) {
+        let mut copies = columns.len() / self.pixels.max(1);
+        while copies > 1 {
+            let kept = copies.div_ceil(2);
+            let (totals, parts) = columns[..copies * self.pixels].split_at_mut(kept * self.pixels);
+            for (total, part) in totals.iter_mut().zip(parts) {
                 *total += *part;
             }
+            copies = kept;
         }
-        totals
+        &columns[..self.pixels]
     }
 
     /// Repeats what is per pixel over a chunk's columns.
     #[inline(always)]
     pub fn repeat<A: Copy>(&self, pixels: &[A], columns: &mut [A]) {
-        for copy in columns.chunks_exact_mut(self.pixels) {
-            copy.copy_from_slice(pixels);
+        columns[..pixels.len()].copy_from_slice(pixels);
+        let mut done = pixels.len();
+        while done < columns.len() {
+            let more = done.min(columns.len() - done);
+            columns.copy_within(..more, done);
+            done += more;
         }
     }
 }
@@ -176,13 +178,13 @@ mod tests {
         #[test]
         fn strips_have_every_value_once_and_cut_agrees_with_their_chunks(
             t in 1usize..4, n in 1usize..6, c in 1usize..70, s in prop_oneof![1usize..200, Just(2500usize)],
-            samples in 1usize..4,
+            samples in 1usize..4, columns in 1usize..600,
         ) {
             let grid = Grid { t, n, c, s };
             let indices: Vec<usize> = (0..grid.len()).collect();
             let mut out = indices.clone();
             let mut seen = vec![0; grid.len()];
-            let strips = strips(grid, 8, samples);
+            let strips = strips(grid, 8, samples, columns);
             for (strip, pieces) in strips.iter().zip(cut(&mut out, grid, &strips)) {
                 let mut chunks = pieces.into_iter().flat_map(|piece| piece.chunks_mut(strip.columns()));
                 for t in 0..t {
