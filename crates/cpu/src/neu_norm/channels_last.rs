@@ -13,11 +13,12 @@ use crate::backend::{Cpu, CpuTensor};
 use crate::element::{Element, Real};
 use crate::parallel::for_each;
 use crate::simd::vectorized;
+use crate::stream::{Fill, write};
 
 /// Bytes of one time step's piece of a task.
 const STRIP_BYTES: usize = 256 << 10;
-/// Partial sums side by side in a sum over channels: two vectors of AVX2 in float32.
-const LANES: usize = 16;
+/// Channels at a time, and partial sums side by side in a sum over them; see `norm::kernels_long` for why not fewer.
+const LANES: usize = 32;
 
 /// Some pixels of some samples, all channels and time steps.
 #[derive(Clone, Copy)]
@@ -63,19 +64,28 @@ fn cut<'a, E>(out: &'a mut [E], grid: Grid, width: usize, strips: &[Strip]) -> V
     all
 }
 
-/// `[rows, S]` to `[S, rows]`.
+/// `[rows, columns]` to `[columns, rows]`, in squares that stay in the cache.
+fn transpose<A: Real>(source: &[A], columns: usize, target: &mut [A]) {
+    const SIDE: usize = 16;
+    let rows = source.len() / columns.max(1);
+    for r0 in (0..rows).step_by(SIDE) {
+        for c0 in (0..columns).step_by(SIDE) {
+            for c in c0..(c0 + SIDE).min(columns) {
+                let to = &mut target[c * rows + r0..(c + 1) * rows];
+                let from = source[r0 * columns + c..].iter().step_by(columns).take(SIDE);
+                to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+            }
+        }
+    }
+}
+
+/// A weight `[rows, S]` as `[S, rows]`.
 #[inline(never)]
 fn turned<A: Real>(weight: &CpuTensor, s: usize) -> Result<HostMemory> {
     let mut memory = HostMemory::take(weight.bytes())?;
     let source = Values::of(weight)?;
     let source = source.slice::<A>();
-    let target = &mut memory.as_mut_slice::<A>()[..source.len()];
-    let rows = source.len() / s.max(1);
-    for (row, values) in source.chunks_exact(s.max(1)).enumerate() {
-        for (value, target) in values.iter().zip(target[row..].iter_mut().step_by(rows)) {
-            *target = *value;
-        }
-    }
+    transpose(source, s, &mut memory.as_mut_slice::<A>()[..source.len()]);
     Ok(memory)
 }
 
@@ -141,17 +151,13 @@ fn add_partials<A: Real>(
 ) -> Result<CpuTensor> {
     let weight_grad = Cpu.allocate(&spec.weight_shape(), A::DTYPE)?;
     let rows = spec.weight_shape()[0];
-    let mut memory = weight_grad.memory.write()?;
-    let dw = memory.slice::<A>(0, rows * s);
-    dw.fill(A::default());
+    let mut turned = vec![A::default(); rows * s];
     for (strip, partial) in strips.iter().zip(partials) {
-        for (pixel, partial) in (strip.p0..).zip(partial.chunks_exact(rows)) {
-            for (dw, part) in dw[pixel..].iter_mut().step_by(s).zip(partial) {
-                *dw += *part;
-            }
+        for (dw, part) in turned[strip.p0 * rows..].iter_mut().zip(partial) {
+            *dw += part;
         }
     }
-    drop(memory);
+    transpose(&turned, rows, weight_grad.memory.write()?.slice::<A>(0, rows * s));
     Ok(weight_grad)
 }
 
@@ -169,19 +175,9 @@ struct Pass<'a, E: Element> {
     initial: Option<&'a [E::Acc]>,
 }
 
-/// Sum over `count` values, lane by lane and then over the lanes: vectorises, and its order is fixed.
+/// Adds up the lanes, in a fixed order.
 #[inline(always)]
-fn lane_sum<A: Real>(count: usize, value: impl Fn(usize) -> A) -> A {
-    let mut lanes = [A::default(); LANES];
-    let whole = count / LANES * LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += value(start + lane);
-        }
-    }
-    for (lane, sum) in lanes.iter_mut().take(count - whole).enumerate() {
-        *sum += value(whole + lane);
-    }
+fn fold<A: Real>(mut lanes: [A; LANES]) -> A {
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
@@ -191,6 +187,91 @@ fn lane_sum<A: Real>(count: usize, value: impl Fn(usize) -> A) -> A {
         width /= 2;
     }
     lanes[0]
+}
+
+/// Σ x.
+#[inline(always)]
+fn sum<E: Element>(x: &[E]) -> E::Acc {
+    if x.len() < LANES {
+        return x.iter().fold(E::Acc::default(), |sum, x| sum + x.load());
+    }
+    let mut lanes = [E::Acc::default(); LANES];
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    for block in blocks {
+        let block = E::load_block(block);
+        for i in 0..LANES {
+            lanes[i] += block[i];
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane += x.load();
+    }
+    fold(lanes)
+}
+
+/// Σ w·dy, and takes dy·s from the weight's gradient.
+#[inline(always)]
+fn products<E: Element>(dy: &[E], w: &[E::Acc], s: E::Acc, dw: &mut [E::Acc]) -> E::Acc {
+    if dy.len() < LANES {
+        let mut sum = E::Acc::default();
+        for ((dy, w), dw) in dy.iter().zip(w).zip(dw) {
+            sum += *w * dy.load();
+            *dw -= dy.load() * s;
+        }
+        return sum;
+    }
+    let mut lanes = [E::Acc::default(); LANES];
+    let (dy, dy_rest) = dy.as_chunks::<LANES>();
+    let (w, w_rest) = w.as_chunks::<LANES>();
+    let (dw, dw_rest) = dw.as_chunks_mut::<LANES>();
+    for ((dy, w), dw) in dy.iter().zip(w).zip(dw) {
+        // By value, so that the compiler need not ask whether what is read is what is written.
+        let (dy, w, mut gradient) = (E::load_block(dy), *w, *dw);
+        for i in 0..LANES {
+            lanes[i] = E::mul_add(w[i], dy[i], lanes[i]);
+        }
+        for i in 0..LANES {
+            gradient[i] = E::mul_add(-dy[i], s, gradient[i]);
+        }
+        *dw = gradient;
+    }
+    for (((lane, dy), w), dw) in lanes.iter_mut().zip(dy_rest).zip(w_rest).zip(dw_rest) {
+        *lane += *w * dy.load();
+        *dw -= dy.load() * s;
+    }
+    fold(lanes)
+}
+
+/// `y = x − w·s` of a pixel's channels.
+struct Output<'a, E: Element> {
+    x: &'a [E],
+    w: &'a [E::Acc],
+    s: E::Acc,
+}
+
+impl<E: Element> Fill<E::Acc> for Output<'_, E> {
+    #[inline(always)]
+    fn fill(&self, first: usize, out: &mut [E::Acc]) {
+        let (x, w) = (&self.x[first..][..out.len()], &self.w[first..][..out.len()]);
+        for ((y, x), w) in out.iter_mut().zip(x).zip(w) {
+            *y = x.load() - *w * self.s;
+        }
+    }
+}
+
+/// All of a pixel's channels changed by the same.
+struct Shifted<'a, E: Element> {
+    x: &'a [E],
+    change: E::Acc,
+}
+
+impl<E: Element> Fill<E::Acc> for Shifted<'_, E> {
+    #[inline(always)]
+    fn fill(&self, first: usize, out: &mut [E::Acc]) {
+        for (y, x) in out.iter_mut().zip(&self.x[first..]) {
+            *y = x.load() + self.change;
+        }
+    }
 }
 
 vectorized! {
@@ -213,16 +294,11 @@ vectorized! {
             let x = strip.piece(grid, pass.input, grid.c, t, 0).chunks_exact(grid.c);
             let pixels = x.zip(y.chunks_exact_mut(grid.c)).zip(weight.chunks_exact(rows)).zip(&mut state);
             for (((x, y), w), s) in pixels {
-                *s = keep * *s + gain * lane_sum(x.len(), |c| x[c].load());
+                *s = keep * *s + gain * sum(x);
                 if spec.shared {
-                    let change = w[0] * *s;
-                    for (y, x) in y.iter_mut().zip(x) {
-                        *y = E::store(x.load() - change);
-                    }
+                    write(y, false, Shifted { x, change: -(w[0] * *s) });
                 } else {
-                    for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-                        *y = E::store(x.load() - *w * *s);
-                    }
+                    write(y, false, Output { x, w, s: *s });
                 }
             }
             out.copy_from_slice(&state);
@@ -257,19 +333,13 @@ vectorized! {
                 for (((dy, dx), ((w, dw), s)), d) in dy.zip(dx).zip(small).zip(delta.iter_mut()) {
                     // δ = −Σ w·dy + (gradient that came from later steps), which is carried on times k.
                     if spec.shared {
-                        let sum = lane_sum(dy.len(), |c| dy[c].load());
+                        let sum = sum(dy);
                         *d -= w[0] * sum;
                         dw[0] -= sum * *s;
                     } else {
-                        *d -= lane_sum(dy.len(), |c| w[c] * dy[c].load());
-                        for (dw, dy) in dw.iter_mut().zip(dy) {
-                            *dw -= dy.load() * *s;
-                        }
+                        *d -= products(dy, w, *s, dw);
                     }
-                    let change = gain * *d;
-                    for (dx, dy) in dx.iter_mut().zip(dy) {
-                        *dx = E::store(dy.load() + change);
-                    }
+                    write(dx, false, Shifted { x: dy, change: gain * *d });
                     *d *= keep;
                 }
             }
