@@ -2,7 +2,7 @@
 // reference, as two machines that are given the same commands.
 
 import fc from 'fast-check'
-import { describe, expect, it } from 'vitest'
+import { expect, it } from 'vitest'
 import { type Device, enableGrad, NeuNorm, noGrad, type StepMode, tensor } from '../src/index.js'
 import { expectClose, expectTensor } from './support/compare.js'
 import { describeOnDevices } from './support/devices.js'
