@@ -19,7 +19,7 @@ use crate::stream::{Fill, prefetch, write};
 const COLUMNS: usize = 1024;
 /// Slabs whose values are added before the columns' totals are stored, where they do not follow each other in memory.
 const ROWS: usize = 8;
-/// And where they do, in forward; backward, which reads two tensors, takes them one by one.
+/// And where they do, in forward and of half types; else backward, which reads two tensors, takes them one by one.
 const ROWS_IN_ORDER: usize = 4;
 /// Columns whose totals are at hand for that. Measured: of eight pairs of slabs twice as many are better.
 const CHUNK: usize = 16;
@@ -250,7 +250,7 @@ pub fn apply<E: Element>(x: &[E], y: &mut [E], coefficients: [&[E::Acc]; 3], str
 }
 
 /// Σ dy and Σ dy·(x − mean) of every channel of step `t`, added to `sums`; in float64, as in
-/// `kernels_long::backward_sums`. `means`: per column.
+/// `kernels_long::backward_sums`. `means`: per column. EXACT: of half types, from means of 0.
 #[inline(always)]
 pub fn backward_sums<E: Element, const EXACT: bool>(
     tile: &Tile,

@@ -2,8 +2,8 @@
 //! everywhere sums what the mean is off by, and gradients of both signs cancel.
 //!
 //! The digits of half types leave room in a float32: a product of two values is exact there, and so is a sum of a few, but
-//! for values far smaller than their neighbours. Conversions to float64, which would take longer than all else, are for
-//! those.
+//! for values far smaller than their neighbours. Only these sums are converted to float64, which would take longer than all
+//! else if every value were.
 
 use crate::element::{Element, Real};
 
