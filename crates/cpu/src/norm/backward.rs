@@ -175,11 +175,9 @@ impl<E: Element> Pass<'_, E> {
             let row = self.row(tile.t0 + t, tile.c0);
             let (means, rstds) =
                 (&self.normalizer.mean[row..][..tile.c], &self.normalizer.rstd[row..][..tile.c]);
-            let exact = if E::IS_HALF { self.exact_sums(tile, t, means, rstds) } else { None };
-            // Not in a closure, which would keep the baseline's instructions.
-            let sums = match exact {
-                Some(sums) => sums,
-                None => self.step_sums::<false>(tile, t, means),
+            let sums = match E::IS_HALF {
+                true => self.half_sums(tile, t, means, rstds),
+                false => self.step_sums::<false>(tile, t, means),
             };
             all.extend(sums.iter().zip(rstds).map(|([s1, s2], rstd)| CellSums { s1: *s1, s2: s2 * rstd }));
         }
@@ -201,18 +199,25 @@ impl<E: Element> Pass<'_, E> {
         sums
     }
 
-    /// The same from exact products of half types, Σ dy·x; `None` where a mean is so far from 0 that little would be left of
-    /// their sum without it, or something is not finite.
+    /// The same of a half type: from exact products, Σ dy·x, but for channels whose mean is so far from 0 that little would be
+    /// left of their sum without it, or where something is not finite. Each channel for itself: what one holds must not show
+    /// in another.
     #[inline(always)]
-    fn exact_sums(&self, tile: &Tile, t: usize, means: &[f64], rstds: &[f64]) -> Option<Vec<[f64; 2]>> {
-        if !means.iter().zip(rstds).all(|(mean, rstd)| (mean * rstd).abs() <= sums::NEAR) {
-            return None;
-        }
+    fn half_sums(&self, tile: &Tile, t: usize, means: &[f64], rstds: &[f64]) -> Vec<[f64; 2]> {
         let mut sums = self.step_sums::<true>(tile, t, &vec![0.0; tile.c]);
-        for ([s1, s2], mean) in sums.iter_mut().zip(means) {
-            *s2 -= mean * *s1;
+        let mut rest = Vec::new();
+        for (c, [s1, s2]) in sums.iter_mut().enumerate() {
+            *s2 -= means[c] * *s1;
+            let is_near = (means[c] * rstds[c]).abs() <= sums::NEAR;
+            if !(is_near && s1.is_finite() && s2.is_finite()) {
+                rest.push(c);
+            }
         }
-        sums.iter().flatten().all(|sum| sum.is_finite()).then_some(sums)
+        if !rest.is_empty() {
+            let careful = self.step_sums::<false>(tile, t, means);
+            rest.into_iter().for_each(|c| sums[c] = careful[c]);
+        }
+        sums
     }
 
     /// Writes a tile. `part`: the tile that `rows` are of.
