@@ -20,7 +20,17 @@ impl<'a, A: Real> Matrix<'a, A> {
     /// `data` row by row.
     pub fn new(data: &'a [A], rows: usize, cols: usize) -> Self {
         assert_eq!(data.len(), rows * cols, "a {rows} by {cols} matrix");
-        Self { data, rows, cols, row_stride: cols, col_stride: 1 }
+        Self::strided(data, rows, cols, cols)
+    }
+
+    /// A row every `stride` values.
+    pub fn strided(data: &'a [A], rows: usize, cols: usize, stride: usize) -> Self {
+        assert!(holds(data, rows, cols, stride), "{rows} rows of {cols}, {stride} apart");
+        Self { data, rows, cols, row_stride: stride, col_stride: 1 }
+    }
+
+    pub fn rows(self) -> usize {
+        self.rows
     }
 
     pub fn transposed(self) -> Self {
@@ -34,28 +44,59 @@ impl<'a, A: Real> Matrix<'a, A> {
     }
 }
 
-/// `out = a·b`, or `out += a·b`; `out` is row by row.
-pub fn multiply<A: Real>(out: &mut [A], a: Matrix<'_, A>, b: Matrix<'_, A>, accumulate: bool) {
-    assert_eq!(out.len(), a.rows * b.cols, "the product's size");
+/// A matrix to be written, each row in order.
+pub struct MatrixMut<'a, A> {
+    data: &'a mut [A],
+    rows: usize,
+    cols: usize,
+    stride: usize,
+}
+
+impl<'a, A: Real> MatrixMut<'a, A> {
+    pub fn new(data: &'a mut [A], rows: usize, cols: usize) -> Self {
+        assert_eq!(data.len(), rows * cols, "a {rows} by {cols} matrix");
+        Self::strided(data, rows, cols, cols)
+    }
+
+    /// A row every `stride` values.
+    pub fn strided(data: &'a mut [A], rows: usize, cols: usize, stride: usize) -> Self {
+        assert!(holds(data, rows, cols, stride), "{rows} rows of {cols}, {stride} apart");
+        Self { data, rows, cols, stride }
+    }
+
+    /// The rows, of `cols` values each.
+    pub fn rows_mut(&mut self) -> impl Iterator<Item = &mut [A]> {
+        let cols = self.cols;
+        self.data.chunks_mut(self.stride.max(1)).take(self.rows).map(move |row| &mut row[..cols])
+    }
+}
+
+fn holds<A>(data: &[A], rows: usize, cols: usize, stride: usize) -> bool {
+    cols <= stride && (rows == 0 || cols == 0 || data.len() >= (rows - 1) * stride + cols)
+}
+
+/// `out = a·b`, or `out += a·b`.
+pub fn multiply<A: Real>(mut out: MatrixMut<'_, A>, a: Matrix<'_, A>, b: Matrix<'_, A>, accumulate: bool) {
+    assert_eq!((out.rows, out.cols), (a.rows, b.cols), "the product's size");
     assert_eq!(a.cols, b.rows, "the factors' common extent");
     if a.cols == 0 && !accumulate {
-        out.fill(A::default());
+        out.rows_mut().for_each(|row| row.fill(A::default()));
     }
-    if out.is_empty() || a.cols == 0 {
+    if out.rows == 0 || out.cols == 0 || a.cols == 0 {
         return;
     }
     let one = A::from_f64(1.0);
-    // SAFETY: each pointer comes with the extents and strides of a slice that covers exactly
-    // rows·cols elements (asserted in `Matrix::new` and above), `out` is borrowed mutably and so does not
-    // overlap the factors, and A is f32 or f64 (the only implementations of Real), which gemm knows.
+    // SAFETY: each pointer comes with extents and strides that stay within its slice (asserted in `strided` and above; rows
+    // and columns exchanged together reach the same elements), `out` is borrowed mutably and so does not overlap the
+    // factors, and A is f32 or f64 (the only implementations of Real), which gemm knows.
     unsafe {
         gemm::gemm(
             a.rows,
             b.cols,
             a.cols,
-            out.as_mut_ptr(),
+            out.data.as_mut_ptr(),
             1,
-            b.cols as isize,
+            out.stride as isize,
             accumulate,
             a.data.as_ptr(),
             a.col_stride as isize,
@@ -84,24 +125,37 @@ mod tests {
 
     proptest! {
         #[test]
-        fn products_equal_the_naive_sum_whatever_is_transposed(
-            m in 0usize..40, n in 0usize..40, k in 0usize..40, flags in 0u8..8,
+        fn products_equal_the_naive_sum_whatever_is_transposed_or_strided(
+            m in 0usize..40, n in 0usize..40, k in 0usize..40, gap in 0usize..3, flags in 0u8..8,
         ) {
             let (ta, tb, accumulate) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
-            let a: Vec<f64> = (0..m * k).map(value).collect();
-            let b: Vec<f64> = (0..k * n).map(|i| value(i + 5)).collect();
-            let left = if ta { Matrix::new(&a, k, m).transposed() } else { Matrix::new(&a, m, k) };
-            let right = if tb { Matrix::new(&b, n, k).transposed() } else { Matrix::new(&b, k, n) };
-            let start: Vec<f64> = (0..m * n).map(|i| value(i + 9)).collect();
+            let (a_cols, b_cols) = (if ta { m } else { k } + gap, if tb { k } else { n } + gap);
+            let a: Vec<f64> = (0..if ta { k } else { m } * a_cols).map(value).collect();
+            let b: Vec<f64> = (0..if tb { n } else { k } * b_cols).map(|i| value(i + 5)).collect();
+            let left = if ta {
+                Matrix::strided(&a, k, m, a_cols).transposed()
+            } else {
+                Matrix::strided(&a, m, k, a_cols)
+            };
+            let right = if tb {
+                Matrix::strided(&b, n, k, b_cols).transposed()
+            } else {
+                Matrix::strided(&b, k, n, b_cols)
+            };
+            let start: Vec<f64> = (0..m * (n + gap)).map(|i| value(i + 9)).collect();
             let mut out = start.clone();
-            multiply(&mut out, left, right, accumulate);
+            multiply(MatrixMut::strided(&mut out, m, n, n + gap), left, right, accumulate);
             for i in 0..m {
-                for j in 0..n {
-                    let at_a = |p: usize| if ta { a[p * m + i] } else { a[i * k + p] };
-                    let at_b = |p: usize| if tb { b[j * k + p] } else { b[p * n + j] };
-                    let sum: f64 = (0..k).map(|p| at_a(p) * at_b(p)).sum();
-                    let want = sum + if accumulate { start[i * n + j] } else { 0.0 };
-                    prop_assert!((out[i * n + j] - want).abs() < 1e-13 * (k + 1) as f64);
+                for j in 0..n + gap {
+                    let at_a = |p: usize| if ta { a[p * a_cols + i] } else { a[i * a_cols + p] };
+                    let at_b = |p: usize| if tb { b[j * b_cols + p] } else { b[p * b_cols + j] };
+                    let sum = || (0..k).map(|p| at_a(p) * at_b(p)).sum::<f64>();
+                    let before = start[i * (n + gap) + j];
+                    let want = match j < n {
+                        true => sum() + if accumulate { before } else { 0.0 },
+                        false => before,
+                    };
+                    prop_assert!((out[i * (n + gap) + j] - want).abs() < 1e-13 * (k + 1) as f64);
                 }
             }
         }

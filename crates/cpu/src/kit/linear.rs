@@ -8,7 +8,7 @@ use super::scratch::row_sum;
 use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::Real;
-use crate::matmul::{Matrix, multiply};
+use crate::matmul::{Matrix, MatrixMut, multiply};
 use crate::parallel::{SERIAL_BYTES, for_each};
 use crate::simd::vectorized;
 use crate::tensor_ops::{copy_of, write_f64};
@@ -43,7 +43,7 @@ pub fn forward<A: Real>(
     for_each(work(rows, inputs, outputs).min(64 * SERIAL_BYTES), tasks, |(x, y)| {
         let rows = x.len() / inputs;
         let weight = Matrix::new(weight, outputs, inputs).transposed();
-        multiply(y, Matrix::new(x, rows, inputs), weight, false);
+        multiply(MatrixMut::new(y, rows, outputs), Matrix::new(x, rows, inputs), weight, false);
         if let Some(bias) = bias {
             add_to_rows(y, bias);
         }
@@ -102,6 +102,7 @@ pub fn backward<A: Real>(
                 transposed[feature * rows + row] = *value;
             }
         }
+        let dw = MatrixMut::new(dw, count, inputs);
         multiply(dw, Matrix::new(&transposed, count, rows), Matrix::new(x, rows, inputs), false);
         let sums = transposed.chunks_exact(rows.max(1)).map(row_sum);
         // Without rows there is nothing to chunk, and every sum is zero.
@@ -129,7 +130,7 @@ fn input_grad<A: Real>(saved: &LinearSaved<HostMemory>, dy: &[A], bytes: usize) 
     for_each(bytes, tasks, |(dy, dx)| {
         let rows = dy.len() / outputs;
         let weight = Matrix::new(weight, outputs, inputs);
-        multiply(dx, Matrix::new(dy, rows, outputs), weight, false);
+        multiply(MatrixMut::new(dx, rows, inputs), Matrix::new(dy, rows, outputs), weight, false);
     })?;
     Ok(CpuTensor::new(out, &saved.x.shape, A::DTYPE))
 }

@@ -87,43 +87,51 @@ vectorized! {
         saved: Option<&'a mut [A]>,
     ) {
         let rest = A::from_f64(spec.initial_voltage());
+        let saved = saved.unwrap_or_default();
         // SpikingJelly's order of operations, so that a voltage at the threshold falls on the same side.
         match spec.charge {
-            Charge::Integrate => charge(x, v, |v, x| v + x),
+            Charge::Integrate => step_with(spec, x, v, spikes, saved, |v, x| v + x),
             Charge::Leaky { tau, decay_input: true } => {
                 let tau = A::from_f64(tau);
-                charge(x, v, |v, x| v + (x - (v - rest)) / tau);
+                step_with(spec, x, v, spikes, saved, |v, x| v + (x - (v - rest)) / tau);
             }
             Charge::Leaky { tau, decay_input: false } => {
                 let tau = A::from_f64(tau);
-                charge(x, v, |v, x| v - (v - rest) / tau + x);
-            }
-        }
-        if let Some(saved) = saved {
-            saved.copy_from_slice(v);
-        }
-        let threshold = A::from_f64(spec.v_threshold);
-        let (zero, one) = (A::default(), A::from_f64(1.0));
-        if spec.v_reset.is_some() {
-            for (v, spike) in v.iter_mut().zip(spikes) {
-                let fires = *v >= threshold;
-                *spike = if fires { one } else { zero };
-                *v = if fires { rest } else { *v };
-            }
-        } else {
-            for (v, spike) in v.iter_mut().zip(spikes) {
-                let fires = *v >= threshold;
-                *spike = if fires { one } else { zero };
-                *v = if fires { *v - threshold } else { *v };
+                step_with(spec, x, v, spikes, saved, |v, x| v - (v - rest) / tau + x);
             }
         }
     }
 }
 
+/// `saved` may be empty.
 #[inline(always)]
-fn charge<A: Real>(x: &[A], v: &mut [A], charged: impl Fn(A, A) -> A) {
-    for (v, x) in v.iter_mut().zip(x) {
-        *v = charged(*v, *x);
+fn step_with<A: Real>(
+    spec: &NeuronSpec,
+    x: &[A],
+    v: &mut [A],
+    spikes: &mut [A],
+    saved: &mut [A],
+    charge: impl Fn(A, A) -> A,
+) {
+    let (zero, one) = (A::default(), A::from_f64(1.0));
+    let threshold = A::from_f64(spec.v_threshold);
+    let rest = A::from_f64(spec.initial_voltage());
+    let hard = spec.v_reset.is_some();
+    // Values come and go by value: whether a spike is stored must not depend on anything.
+    let fire = |v: A, x: A| {
+        let h = charge(v, x);
+        let fires = h >= threshold;
+        let reset = if hard { rest } else { h - threshold };
+        (h, if fires { one } else { zero }, if fires { reset } else { h })
+    };
+    if saved.is_empty() {
+        for ((x, v), spike) in x.iter().zip(v).zip(spikes) {
+            (_, *spike, *v) = fire(*v, *x);
+        }
+    } else {
+        for (((x, v), spike), saved) in x.iter().zip(v).zip(spikes).zip(saved) {
+            (*saved, *spike, *v) = fire(*v, *x);
+        }
     }
 }
 

@@ -45,31 +45,32 @@ impl Unfold {
         [self.input[0] + 2 * self.window.padding[0], self.input[1] + 2 * self.window.padding[1]]
     }
 
-    /// Start of image row `y` of channel `c` in the padded sample.
+    /// Calls `visit(image, padded)` for every row of a sample `[C, H, W]`: where it starts there, and in the padded sample.
     #[inline(always)]
-    fn interior(&self, c: usize, y: usize) -> usize {
+    fn image_rows(&self, mut visit: impl FnMut(usize, usize)) {
         let [height, width] = self.padded();
-        (c * height + y + self.window.padding[0]) * width + self.window.padding[1]
+        let [top, left] = self.window.padding;
+        let mut image = 0;
+        for c in 0..self.channels {
+            for y in 0..self.input[0] {
+                visit(image, (c * height + y + top) * width + left);
+                image += self.input[1];
+            }
+        }
     }
 
     /// Copies a sample `[C, H, W]` into the middle of `padded`, whose border the caller has zeroed.
     #[inline(always)]
     pub fn pad<A: Real>(&self, sample: &[A], padded: &mut [A]) {
-        let [height, width] = self.input;
-        for (row, source) in sample.chunks_exact(width).enumerate() {
-            let start = self.interior(row / height, row % height);
-            padded[start..start + width].copy_from_slice(source);
-        }
+        let width = self.input[1];
+        self.image_rows(|image, at| padded[at..at + width].copy_from_slice(&sample[image..image + width]));
     }
 
     /// Copies the middle of `padded` to a sample `[C, H, W]`.
     #[inline(always)]
     pub fn crop<A: Real>(&self, padded: &[A], sample: &mut [A]) {
-        let [height, width] = self.input;
-        for (row, target) in sample.chunks_exact_mut(width).enumerate() {
-            let start = self.interior(row / height, row % height);
-            target.copy_from_slice(&padded[start..start + width]);
-        }
+        let width = self.input[1];
+        self.image_rows(|image, at| sample[image..image + width].copy_from_slice(&padded[at..at + width]));
     }
 
     /// Calls `visit(columns, padded)` for every row of the column matrix: where the block's part of it starts, and what
@@ -126,12 +127,12 @@ impl Unfold {
 
     #[inline(always)]
     fn unfold_runs<A: Real, const N: usize>(&self, padded: &[A], columns: &mut [A], block: Block) {
-        self.rows_of(block, |to, from| {
+        let step = self.window.stride[0] * self.padded()[1];
+        self.rows_of(block, |to, mut from| {
             let (targets, _) = columns[to..][..block.rows * N].as_chunks_mut::<N>();
-            for (target, source) in targets.iter_mut().zip(self.pieces(&padded[from..])) {
-                if let Some(source) = source.first_chunk::<N>() {
-                    *target = *source;
-                }
+            for target in targets {
+                target.copy_from_slice(&padded[from..from + N]);
+                from += step;
             }
         });
     }

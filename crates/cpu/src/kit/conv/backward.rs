@@ -4,13 +4,13 @@
 use spikenorm_core::Result;
 use spikenorm_core::kit::{Conv2dSaved, Conv2dSpec, Frames, LayerGrads, Window};
 
-use super::tiles::{Plan, fold_tile, gather_tile, scatter_tile, unfold_tile};
+use super::tiles::{Plan, fold_tile, multiply_to_tile, tile_of, unfold_tile};
 use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::Real;
 use crate::kit::scratch::{Scratch, row_sum};
 use crate::kit::unfold::Unfold;
-use crate::matmul::{Matrix, multiply};
+use crate::matmul::{Matrix, MatrixMut, multiply};
 use crate::parallel::for_each;
 use crate::tensor_ops::write_f64;
 
@@ -48,24 +48,20 @@ pub fn backward<A: Real>(
         has_bias: saved.has_bias,
     };
     let dx = &mut out.as_mut_slice::<A>()[..if needs_dx { inputs } else { 0 }];
-    let partials = match Turned::of(spec, frames) {
-        Some(turned) => pass.turned(&turned, dx),
-        None => pass.folded(dx),
-    }?;
+    let turned = Turned::of(spec, frames);
+    let (partials, as_if) = match &turned {
+        Some(turned) => (pass.turned(turned, dx)?, &turned.spec),
+        None => (pass.folded(dx)?, spec),
+    };
+    let parts = partials.iter().map(|(dw, _)| dw.iter().map(|v| v.to_f64()));
+    let total = row_by_row(merge(saved.weight.len(), parts), as_if);
+    let weight_grad = if turned.is_some() { turn(&total, as_if) } else { total };
+    let bias_grad = merge(spec.out_channels, partials.iter().map(|(_, db)| db.iter().copied()));
 
     Ok(LayerGrads {
         dx: needs_dx.then(|| CpuTensor::new(out, &saved.x.shape, A::DTYPE)),
-        weight: merge(
-            partials.iter().map(|(dw, _)| dw.iter().map(|v| v.to_f64())),
-            &saved.weight.shape,
-            &saved.weight,
-        )?,
-        bias: if saved.has_bias {
-            let parts = partials.iter().map(|(_, db)| db.iter().copied());
-            Some(merge(parts, &[spec.out_channels], &saved.weight)?)
-        } else {
-            None
-        },
+        weight: tensor::<A>(&weight_grad, &saved.weight.shape)?,
+        bias: if saved.has_bias { Some(tensor::<A>(&bias_grad, &[spec.out_channels])?) } else { None },
     })
 }
 
@@ -84,9 +80,15 @@ impl<A: Real> Pass<'_, A> {
         pairs.map(|(x, dy)| (x, dy, dxs.next().unwrap_or_default())).collect()
     }
 
-    fn empty_partial(&self) -> Partial<A> {
-        let outputs = if self.has_bias { self.spec.out_channels } else { 0 };
-        (vec![A::default(); self.weight.len()], vec![0.0; outputs])
+    /// Of a task's dy; nothing without a bias.
+    fn bias_grad(&self, dy: &[A]) -> Vec<f64> {
+        let mut db = vec![0.0; if self.has_bias { self.spec.out_channels } else { 0 }];
+        for planes in dy.chunks_exact(self.spec.out_channels * self.frames.output_plane()) {
+            for (db, plane) in db.iter_mut().zip(planes.chunks_exact(self.frames.output_plane())) {
+                *db += row_sum(plane);
+            }
+        }
+        db
     }
 
     /// By columns of x, folded up for dx where there is one.
@@ -96,28 +98,26 @@ impl<A: Real> Pass<'_, A> {
         let unfold = Unfold::new(spec.window, frames);
         let (fan_in, out_channels) = (unfold.rows(), spec.out_channels);
         let width = plan.columns(frames);
-        let lengths = [unfold.padded_len(), unfold.padded_len(), fan_in * width, out_channels * width];
+        let room = plan.room(frames, out_channels);
+        let lengths = [unfold.padded_len(), unfold.padded_len(), fan_in * width, room];
+        let weight = Matrix::new(weight, out_channels, fan_in);
         let [inputs, _] = self.sample_lengths();
         for_each(3 * plan.bytes, self.tasks(plan, dx), |(x, dy, dx)| {
             let mut scratch = Scratch::take::<A>(&lengths)?;
-            let [padded, folded, columns, gathered] = scratch.split::<A, 4>(lengths);
+            let [padded, folded, columns, room] = scratch.split::<A, 4>(lengths);
             padded.fill(A::default());
-            let (mut dw, mut db) = self.empty_partial();
+            let mut dw = vec![A::default(); self.weight.len()];
+            let db = self.bias_grad(dy);
             for tile in plan.tiles(x.len() / inputs, frames.output[0]) {
                 let width = tile.columns(frames);
                 let columns = &mut columns[..fan_in * width];
-                let gathered = &mut gathered[..out_channels * width];
                 unfold_tile(tile, frames, &unfold, x, padded, columns);
-                gather_tile(tile, frames, dy, gathered);
-                for (db, row) in db.iter_mut().zip(gathered.chunks_exact(width)) {
-                    *db += row_sum(row);
-                }
-                let gathered = Matrix::new(gathered, out_channels, width);
-                multiply(&mut dw, gathered, Matrix::new(columns, fan_in, width).transposed(), true);
+                let dy = tile_of(tile, frames, out_channels, dy, room);
+                add_weight_grad(&mut dw, Matrix::new(columns, fan_in, width), dy);
                 if dx.is_empty() {
                     continue;
                 }
-                multiply(columns, Matrix::new(weight, out_channels, fan_in).transposed(), gathered, false);
+                multiply(MatrixMut::new(columns, fan_in, width), weight.transposed(), dy, false);
                 fold_tile(tile, frames, &unfold, columns, folded, dx);
             }
             Ok((dw, db))
@@ -134,34 +134,28 @@ impl<A: Real> Pass<'_, A> {
         let unfold = Unfold::new(spec.window, frames);
         let (fan_in, channels) = (unfold.rows(), spec.out_channels);
         let width = plan.columns(frames);
-        let lengths = [unfold.padded_len(), fan_in * width, channels * width];
+        let lengths = [unfold.padded_len(), fan_in * width, plan.room(frames, channels)];
         let weight = turn(self.weight, self.spec);
+        let weight = Matrix::new(&weight, channels, fan_in);
         let [_, outputs] = self.sample_lengths();
         for_each(3 * plan.bytes, self.tasks(plan, dx), |(x, dy, dx)| {
             let mut scratch = Scratch::take::<A>(&lengths)?;
-            let [padded, columns, matrix] = scratch.split::<A, 3>(lengths);
+            let [padded, columns, room] = scratch.split::<A, 3>(lengths);
             padded.fill(A::default());
-            let (mut dw, mut db) = self.empty_partial();
-            for (row, plane) in dy.chunks_exact(self.frames.output_plane()).enumerate() {
-                if let Some(db) = db.get_mut(row % self.spec.out_channels) {
-                    *db += row_sum(plane);
-                }
-            }
+            let mut dw = vec![A::default(); self.weight.len()];
+            let db = self.bias_grad(dy);
             for tile in plan.tiles(dy.len() / outputs, frames.output[0]) {
                 let width = tile.columns(frames);
                 let columns = &mut columns[..fan_in * width];
-                let matrix = &mut matrix[..channels * width];
                 unfold_tile(tile, frames, &unfold, dy, padded, columns);
                 let columns = Matrix::new(columns, fan_in, width);
-                gather_tile(tile, frames, x, matrix);
-                multiply(&mut dw, Matrix::new(matrix, channels, width), columns.transposed(), true);
+                add_weight_grad(&mut dw, columns, tile_of(tile, frames, channels, x, room));
                 if dx.is_empty() {
                     continue;
                 }
-                multiply(matrix, Matrix::new(&weight, channels, fan_in), columns, false);
-                scatter_tile(tile, frames, matrix, None, dx);
+                multiply_to_tile((tile, frames), [weight, columns], None, dx, room);
             }
-            Ok((turn(&dw, spec), db))
+            Ok((dw, db))
         })?
         .into_iter()
         .collect()
@@ -210,19 +204,43 @@ fn turn<A: Real>(weight: &[A], spec: &Conv2dSpec) -> Vec<A> {
     all
 }
 
-/// Sums partial gradients in float64, in their order, into a tensor of the dtype of `like`.
-fn merge<P: Iterator<Item = f64>>(
-    parts: impl Iterator<Item = P>,
-    shape: &[usize],
-    like: &CpuTensor,
-) -> Result<CpuTensor> {
-    let mut total = vec![0.0; shape.iter().product()];
+/// Adds `images·columnsᵀ` to `dw`, or its transpose: whichever makes the product bring the smaller factor in order. See
+/// [`row_by_row`].
+fn add_weight_grad<A: Real>(dw: &mut [A], columns: Matrix<'_, A>, images: Matrix<'_, A>) {
+    let (channels, fan_in) = (images.rows(), columns.rows());
+    if is_transposed(channels, fan_in) {
+        multiply(MatrixMut::new(dw, fan_in, channels), columns, images.transposed(), true);
+    } else {
+        multiply(MatrixMut::new(dw, channels, fan_in), images, columns.transposed(), true);
+    }
+}
+
+fn is_transposed(channels: usize, fan_in: usize) -> bool {
+    channels <= fan_in
+}
+
+/// What [`add_weight_grad`] made, as `[O, C·kh·kw]`.
+fn row_by_row(dw: Vec<f64>, spec: &Conv2dSpec) -> Vec<f64> {
+    let (channels, fan_in) = (spec.out_channels, spec.fan_in());
+    if !is_transposed(channels, fan_in) {
+        return dw;
+    }
+    (0..channels).flat_map(|channel| dw[channel..].iter().step_by(channels).copied()).collect()
+}
+
+/// Sums partial gradients of `len` values in float64, in their order.
+fn merge<P: Iterator<Item = f64>>(len: usize, parts: impl Iterator<Item = P>) -> Vec<f64> {
+    let mut total = vec![0.0; len];
     for part in parts {
         for (total, value) in total.iter_mut().zip(part) {
             *total += value;
         }
     }
-    let tensor = Cpu.allocate(shape, like.dtype)?;
-    write_f64(&tensor, &total)?;
+    total
+}
+
+fn tensor<A: Real>(values: &[f64], shape: &[usize]) -> Result<CpuTensor> {
+    let tensor = Cpu.allocate(shape, A::DTYPE)?;
+    write_f64(&tensor, values)?;
     Ok(tensor)
 }

@@ -9,13 +9,13 @@ pub use backward::backward;
 use spikenorm_core::Result;
 use spikenorm_core::kit::{Conv2dForward, Conv2dSaved, LayerOutput};
 
-use self::tiles::{Plan, scatter_tile, unfold_tile};
+use self::tiles::{Plan, multiply_to_tile, unfold_tile};
 use super::scratch::Scratch;
 use super::unfold::Unfold;
 use crate::HostMemory;
 use crate::backend::CpuTensor;
 use crate::element::Real;
-use crate::matmul::{Matrix, multiply};
+use crate::matmul::Matrix;
 use crate::parallel::for_each;
 use crate::tensor_ops::copy_of;
 
@@ -38,24 +38,18 @@ pub fn forward<A: Real>(
     let unfold = Unfold::new(spec.window, frames);
     let ys = out.as_mut_slice::<A>()[..frames.samples * outputs].chunks_mut(plan.group * outputs);
     let tasks: Vec<_> = x.chunks(plan.group * inputs).zip(ys).collect();
-    let lengths =
-        [unfold.padded_len(), unfold.rows() * plan.columns(frames), spec.out_channels * plan.columns(frames)];
+    let fan_in = unfold.rows();
+    let weight = Matrix::new(weight, spec.out_channels, fan_in);
+    let lengths = [unfold.padded_len(), fan_in * plan.columns(frames), plan.room(frames, spec.out_channels)];
     for_each(plan.bytes, tasks, |(x, y)| -> Result<()> {
         let mut scratch = Scratch::take::<A>(&lengths)?;
-        let [padded, columns, product] = scratch.split::<A, 3>(lengths);
+        let [padded, columns, room] = scratch.split::<A, 3>(lengths);
         padded.fill(A::default());
         for tile in plan.tiles(x.len() / inputs, frames.output[0]) {
             let width = tile.columns(frames);
-            let columns = &mut columns[..unfold.rows() * width];
-            let product = &mut product[..spec.out_channels * width];
+            let columns = &mut columns[..fan_in * width];
             unfold_tile(tile, frames, &unfold, x, padded, columns);
-            multiply(
-                product,
-                Matrix::new(weight, spec.out_channels, unfold.rows()),
-                Matrix::new(columns, unfold.rows(), width),
-                false,
-            );
-            scatter_tile(tile, frames, product, bias, y);
+            multiply_to_tile((tile, frames), [weight, Matrix::new(columns, fan_in, width)], bias, y, room);
         }
         Ok(())
     })?

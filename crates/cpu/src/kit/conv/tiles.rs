@@ -4,6 +4,7 @@ use spikenorm_core::kit::{Conv2dSpec, Frames};
 
 use crate::element::Real;
 use crate::kit::unfold::{Block, Unfold};
+use crate::matmul::{Matrix, MatrixMut, multiply};
 use crate::parallel::SERIAL_BYTES;
 use crate::simd::vectorized;
 
@@ -62,6 +63,11 @@ impl Plan {
         })
     }
 
+    /// Values that [`tile_of`] and [`multiply_to_tile`] need room for.
+    pub fn room(self, frames: Frames, channels: usize) -> usize {
+        if self.samples == 1 { 0 } else { channels * self.columns(frames) }
+    }
+
     /// Columns of the largest tile.
     pub fn columns(self, frames: Frames) -> usize {
         self.samples * self.rows * frames.output[1]
@@ -79,13 +85,11 @@ impl Tile {
         Block { first: self.row, rows: self.rows, at: index * self.rows * width, width: self.columns(frames) }
     }
 
-    /// The tile's range of plane (sample `index`, `channel`) in an output `[samples, C, plane]`.
+    /// Where the tile's part of plane (sample `index`, `channel`) starts in images `[samples, C, plane]`.
     #[inline(always)]
-    fn range(self, frames: Frames, channels: usize, index: usize, channel: usize) -> std::ops::Range<usize> {
-        let width = frames.output[1];
+    fn start(self, frames: Frames, channels: usize, index: usize, channel: usize) -> usize {
         let plane = (self.sample + index) * channels + channel;
-        let start = plane * frames.output_plane() + self.row * width;
-        start..start + self.rows * width
+        plane * frames.output_plane() + self.row * frames.output[1]
     }
 }
 
@@ -132,32 +136,55 @@ vectorized! {
     }
 }
 
-vectorized! {
-    /// Writes the tile's product `[O, columns]` plus bias to the output.
-    pub fn scatter_tile<'a, A: Real>(
-        tile: Tile,
-        frames: Frames,
-        product: &'a [A],
-        bias: Option<&'a [A]>,
-        y: &'a mut [A],
-    ) {
-        let channels = product.len() / tile.columns(frames);
-        for (row, values) in product.chunks_exact(tile.rows * frames.output[1]).enumerate() {
-            let (channel, index) = (row / tile.samples, row % tile.samples);
-            let target = &mut y[tile.range(frames, channels, index, channel)];
-            let bias = bias.map_or(A::default(), |bias| bias[channel]);
-            for (target, value) in target.iter_mut().zip(values) {
-                *target = *value + bias;
-            }
-        }
+/// The tile of images `[samples, channels, plane]`, an output's or its gradient, as a matrix `[channels, columns]`: as it
+/// lies there if it is of one sample, otherwise gathered in `room`.
+pub fn tile_of<'a, A: Real>(
+    tile: Tile,
+    frames: Frames,
+    channels: usize,
+    images: &'a [A],
+    room: &'a mut [A],
+) -> Matrix<'a, A> {
+    let width = tile.columns(frames);
+    if tile.samples == 1 {
+        let images = &images[tile.start(frames, channels, 0, 0)..];
+        return Matrix::strided(images, channels, width, frames.output_plane());
     }
+    let room = &mut room[..channels * width];
+    let piece = tile.rows * frames.output[1];
+    for (row, values) in room.chunks_exact_mut(piece).enumerate() {
+        let (channel, index) = (row / tile.samples, row % tile.samples);
+        values.copy_from_slice(&images[tile.start(frames, channels, index, channel)..][..piece]);
+    }
+    Matrix::new(room, channels, width)
 }
 
-/// The tile of images that are an output's, or its gradient, as a matrix `[O, columns]`: the inverse of [`scatter_tile`].
-pub fn gather_tile<A: Real>(tile: Tile, frames: Frames, images: &[A], matrix: &mut [A]) {
-    let channels = matrix.len() / tile.columns(frames);
-    for (row, values) in matrix.chunks_exact_mut(tile.rows * frames.output[1]).enumerate() {
+/// Writes the product `weight·columns` plus bias to the tile of images `[samples, channels, plane]`: the inverse of
+/// [`tile_of`].
+pub fn multiply_to_tile<A: Real>(
+    (tile, frames): (Tile, Frames),
+    [weight, columns]: [Matrix<'_, A>; 2],
+    bias: Option<&[A]>,
+    images: &mut [A],
+    room: &mut [A],
+) {
+    let channels = weight.rows();
+    let width = tile.columns(frames);
+    let multiply = |mut out: MatrixMut<'_, A>| {
+        for (row, bias) in out.rows_mut().zip(bias.into_iter().flatten()) {
+            row.fill(*bias);
+        }
+        multiply(out, weight, columns, bias.is_some());
+    };
+    if tile.samples == 1 {
+        let images = &mut images[tile.start(frames, channels, 0, 0)..];
+        return multiply(MatrixMut::strided(images, channels, width, frames.output_plane()));
+    }
+    let room = &mut room[..channels * width];
+    multiply(MatrixMut::new(room, channels, width));
+    let piece = tile.rows * frames.output[1];
+    for (row, values) in room.chunks_exact(piece).enumerate() {
         let (channel, index) = (row / tile.samples, row % tile.samples);
-        values.copy_from_slice(&images[tile.range(frames, channels, index, channel)]);
+        images[tile.start(frames, channels, index, channel)..][..piece].copy_from_slice(values);
     }
 }
