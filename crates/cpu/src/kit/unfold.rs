@@ -63,14 +63,14 @@ impl Unfold {
     #[inline(always)]
     pub fn pad<A: Real>(&self, sample: &[A], padded: &mut [A]) {
         let width = self.input[1];
-        self.image_rows(|image, at| padded[at..at + width].copy_from_slice(&sample[image..image + width]));
+        self.image_rows(|image, at| copy_row(&mut padded[at..at + width], &sample[image..image + width]));
     }
 
     /// Copies the middle of `padded` to a sample `[C, H, W]`.
     #[inline(always)]
     pub fn crop<A: Real>(&self, padded: &[A], sample: &mut [A]) {
         let width = self.input[1];
-        self.image_rows(|image, at| sample[image..image + width].copy_from_slice(&padded[at..at + width]));
+        self.image_rows(|image, at| copy_row(&mut sample[image..image + width], &padded[at..at + width]));
     }
 
     /// Calls `visit(columns, padded)` for every row of the column matrix: where the block's part of it starts, and what
@@ -92,11 +92,6 @@ impl Unfold {
 
     /// Pieces of a padded sample, one for each output row, from where the first of them starts.
     #[inline(always)]
-    fn pieces<'a, A>(&self, padded: &'a [A]) -> impl Iterator<Item = &'a [A]> + use<'a, A> {
-        padded.chunks(self.window.stride[0] * self.padded()[1])
-    }
-
-    #[inline(always)]
     fn pieces_mut<'a, A>(&self, padded: &'a mut [A]) -> impl Iterator<Item = &'a mut [A]> + use<'a, A> {
         padded.chunks_mut(self.window.stride[0] * self.padded()[1])
     }
@@ -106,32 +101,37 @@ impl Unfold {
     pub fn unfold<A: Real>(&self, padded: &[A], columns: &mut [A], block: Block) {
         let (run, stride) = (self.output[1], self.window.stride[1]);
         match (stride, run) {
-            // A row of known length is a register or two; a copy of any length is a call.
-            (1, 4) => self.unfold_runs::<A, 4>(padded, columns, block),
-            (1, 8) => self.unfold_runs::<A, 8>(padded, columns, block),
-            (1, 16) => self.unfold_runs::<A, 16>(padded, columns, block),
-            _ => self.rows_of(block, |to, from| {
-                let targets = columns[to..][..block.rows * run].chunks_exact_mut(run);
-                for (target, source) in targets.zip(self.pieces(&padded[from..])) {
-                    if stride == 1 {
-                        target.copy_from_slice(&source[..run]);
-                    } else {
-                        for (target, value) in target.iter_mut().zip(source.iter().step_by(stride)) {
-                            *target = *value;
-                        }
-                    }
+            (1, 4) => self
+                .unfold_runs(padded, columns, block, 4, |target, source| copy_known::<A, 4>(target, source)),
+            (1, 8) => self
+                .unfold_runs(padded, columns, block, 8, |target, source| copy_known::<A, 8>(target, source)),
+            (1, 16) => self.unfold_runs(padded, columns, block, 16, |target, source| {
+                copy_known::<A, 16>(target, source)
+            }),
+            (1, _) => self
+                .unfold_runs(padded, columns, block, run, |target, source| copy_row(target, &source[..run])),
+            _ => self.unfold_runs(padded, columns, block, run, |target, source| {
+                for (target, value) in target.iter_mut().zip(source.iter().step_by(stride)) {
+                    *target = *value;
                 }
             }),
         }
     }
 
+    /// Calls `copy(columns, padded)` for every run of an output row: what to write, and what begins with the values for it.
     #[inline(always)]
-    fn unfold_runs<A: Real, const N: usize>(&self, padded: &[A], columns: &mut [A], block: Block) {
+    fn unfold_runs<A: Real>(
+        &self,
+        padded: &[A],
+        columns: &mut [A],
+        block: Block,
+        run: usize,
+        copy: impl Fn(&mut [A], &[A]),
+    ) {
         let step = self.window.stride[0] * self.padded()[1];
         self.rows_of(block, |to, mut from| {
-            let (targets, _) = columns[to..][..block.rows * N].as_chunks_mut::<N>();
-            for target in targets {
-                target.copy_from_slice(&padded[from..from + N]);
+            for target in columns[to..][..block.rows * run].chunks_exact_mut(run) {
+                copy(target, &padded[from..]);
                 from += step;
             }
         });
@@ -169,4 +169,28 @@ impl Unfold {
             }
         });
     }
+}
+
+/// A copy of any length is a call, which takes longer than the row of a small image. Of known length it is a register or
+/// two: here the first ones and the last ones, which may overlap.
+#[inline(always)]
+fn copy_row<A: Real>(target: &mut [A], source: &[A]) {
+    match target.len() {
+        4..8 => copy_ends::<A, 4>(target, source),
+        8..16 => copy_ends::<A, 8>(target, source),
+        16..=32 => copy_ends::<A, 16>(target, source),
+        _ => target.copy_from_slice(source),
+    }
+}
+
+#[inline(always)]
+fn copy_ends<A: Real, const N: usize>(target: &mut [A], source: &[A]) {
+    let last = target.len() - N;
+    copy_known::<A, N>(target, source);
+    copy_known::<A, N>(&mut target[last..], &source[last..]);
+}
+
+#[inline(always)]
+fn copy_known<A: Real, const N: usize>(target: &mut [A], source: &[A]) {
+    target[..N].copy_from_slice(&source[..N]);
 }

@@ -3,6 +3,8 @@
 
 mod backward;
 mod tiles;
+mod turned;
+mod weight_grad;
 
 pub use backward::backward;
 
