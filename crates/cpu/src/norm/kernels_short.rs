@@ -275,16 +275,21 @@ pub fn backward_sums<E: Element, const EXACT: bool>(
             for (k, rows) in pairs.iter_mut().enumerate() {
                 *rows = pair(n + k);
             }
-            add_products::<E, ROWS, CHUNK_OF_PAIRS, EXACT>(pairs, means, &mut first, &mut second);
+            add_products::<E, ROWS, CHUNK_OF_PAIRS, EXACT, false>(pairs, means, &mut first, &mut second);
             n += ROWS;
         }
         while EXACT && n + ROWS_IN_ORDER <= tile.n {
             let pairs: [_; ROWS_IN_ORDER] = std::array::from_fn(|k| pair(n + k));
-            add_products::<E, ROWS_IN_ORDER, CHUNK_OF_PAIRS, EXACT>(pairs, means, &mut first, &mut second);
+            add_products::<E, ROWS_IN_ORDER, CHUNK_OF_PAIRS, EXACT, true>(
+                pairs,
+                means,
+                &mut first,
+                &mut second,
+            );
             n += ROWS_IN_ORDER;
         }
         for n in n..tile.n {
-            add_products::<E, 1, CHUNK, EXACT>([pair(n)], means, &mut first, &mut second);
+            add_products::<E, 1, CHUNK, EXACT, false>([pair(n)], means, &mut first, &mut second);
         }
         let sums = &mut sums[c..c + channels];
         match s < MANY_COLUMNS {
@@ -304,8 +309,9 @@ fn add_totals<const MANY: bool>(first: &[f64], second: &[f64], s: usize, sums: &
 }
 
 /// Adds the products of K pairs of slabs, of x and of dy, to the columns' totals, in chunks of WIDTH as `add_deviations`.
+/// AHEAD counts where EXACT does: the wider rows of other types are seen by the prefetchers.
 #[inline(always)]
-fn add_products<E: Element, const K: usize, const WIDTH: usize, const EXACT: bool>(
+fn add_products<E: Element, const K: usize, const WIDTH: usize, const EXACT: bool, const AHEAD: bool>(
     pairs: [(&[E], &[E]); K],
     means: &[f64],
     first: &mut [f64],
@@ -319,7 +325,12 @@ fn add_products<E: Element, const K: usize, const WIDTH: usize, const EXACT: boo
         if EXACT {
             for rows in pairs.chunks(few::<E>()) {
                 let rows = rows.iter().filter_map(|(x, dy)| {
-                    Some((x[at * WIDTH..].first_chunk::<WIDTH>()?, dy[at * WIDTH..].first_chunk::<WIDTH>()?))
+                    let (x, dy) = (&x[at * WIDTH..], &dy[at * WIDTH..]);
+                    if AHEAD {
+                        prefetch(x, AHEAD_BYTES / size_of::<E>(), WIDTH);
+                        prefetch(dy, AHEAD_BYTES / size_of::<E>(), WIDTH);
+                    }
+                    Some((x.first_chunk::<WIDTH>()?, dy.first_chunk::<WIDTH>()?))
                 });
                 sums::add_exact_products(rows, &mut s1, &mut s2);
             }
