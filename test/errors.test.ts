@@ -197,6 +197,7 @@ const SUBJECTS: Subject[] = [
         'T = 6',
         /reset/,
       ],
+      ['ERR_SHAPE', 'no time steps', (m) => m.forward(input([0, 2, 3, 2, 2])), 'time step'],
       ['ERR_BATCH_STATISTICS', 'one value per channel and step', (m) => m.forward(input([2, 1, 3, 1, 1]))],
     ],
   },

@@ -102,7 +102,7 @@ pub fn show(shape: &[usize]) -> String {
     format!("[{}]", parts.join(", "))
 }
 
-/// Checks that an input of this shape has time steps, for layers whose state would not know what comes after none.
+/// Checks that an input of this shape has time steps, for layers that go from one to the next.
 pub(crate) fn expect_steps(steps: usize, shape: &[usize]) -> Result<()> {
     if steps == 0 {
         bail!(Shape, "input: expected at least one time step, got shape {}", show(shape));

@@ -1,5 +1,6 @@
 //! [`NormSpec`]: what tells one batch norm from another, and what input each accepts.
 
+use crate::shape::expect_steps;
 use crate::{Grid, Layout, Result, StepMode, bail, show};
 
 /// How many rows a small tensor `[rows, C]` has.
@@ -80,7 +81,7 @@ impl NormSpec {
                 show(shape)
             );
         }
-        self.check_steps(grid.t, first_step)?;
+        self.check_steps(grid.t, first_step, shape)?;
         Ok(self.layout.fold(grid))
     }
 
@@ -109,7 +110,7 @@ impl NormSpec {
         }
     }
 
-    fn check_steps(&self, t: usize, first_step: usize) -> Result<()> {
+    fn check_steps(&self, t: usize, first_step: usize, shape: &[usize]) -> Result<()> {
         let Some(steps) = self.steps else { return Ok(()) };
         if self.time_scale && t != steps {
             bail!(TimeStep, "input: expected T = {steps} time steps (the length of scale), got {t}");
@@ -121,7 +122,7 @@ impl NormSpec {
                 first_step + t
             );
         }
-        Ok(())
+        expect_steps(t, shape)
     }
 
     /// `[T, N, C, H, W]` and the like.
