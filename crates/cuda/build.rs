@@ -3,7 +3,7 @@
 //!
 //! Default: machine code for sm_90 and PTX for anything newer or older (compute_75), which the driver
 //! compiles when it is first used. `SPIKENORM_CUDA_ARCHS="75 80 86 89 90 100 120"` makes machine code for
-//! those, and PTX of the newest. `SPIKENORM_NO_CUDA` leaves the kernels out; a sentence in it is the reason that users see.
+//! those, and PTX of the newest. `SPIKENORM_NO_CUDA`, unless it is empty or 0, leaves the kernels out.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -61,14 +61,11 @@ fn main() {
 
 /// The places scripts/setup-cuda.mjs looks in, in its order.
 fn find_nvcc() -> Result<PathBuf, String> {
-    if let Some(value) = env::var_os("SPIKENORM_NO_CUDA") {
-        let sentence = value.to_string_lossy().trim().replace('\n', " ");
-        let is_reason = sentence.contains(' ');
-        return Err(if is_reason {
-            sentence
-        } else {
-            "this build has no CUDA kernels, since SPIKENORM_NO_CUDA was set".into()
-        });
+    if let Some(reason) = without_driver() {
+        return Err(reason.into());
+    }
+    if env::var("SPIKENORM_NO_CUDA").is_ok_and(|value| !matches!(value.trim(), "" | "0")) {
+        return Err("this build has no CUDA kernels, since SPIKENORM_NO_CUDA was set".into());
     }
     let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/cuda/site/nvidia/cu13/bin");
     println!("cargo::rerun-if-changed={}", cache.display());
@@ -80,20 +77,22 @@ fn find_nvcc() -> Result<PathBuf, String> {
         nvcc.is_file() && Command::new(nvcc).arg("--version").output().is_ok_and(|run| run.status.success())
     };
     let name = if cfg!(windows) { "nvcc.exe" } else { "nvcc" };
-    folders.map(|folder| folder.join(name)).find(runs).ok_or_else(|| without_nvcc().into())
-}
-
-/// Why there are no kernels where there is no nvcc, and what to do where one would help: the sentences of release.yml where
-/// it would not.
-fn without_nvcc() -> &'static str {
-    let target = |what: &str| env::var(format!("CARGO_CFG_TARGET_{what}")).unwrap_or_default();
-    if target("OS") == "macos" {
-        "there is no NVIDIA driver for macOS"
-    } else if target("ENV") == "musl" {
-        "the NVIDIA driver needs glibc and this build is for musl"
-    } else {
+    folders.map(|folder| folder.join(name)).find(runs).ok_or_else(|| {
         "this build has no CUDA kernels, since nvcc was not found; \
          install it with npm run setup:cuda and build again with npm run build"
+            .into()
+    })
+}
+
+/// Why a build for this target cannot have kernels, nvcc or not.
+fn without_driver() -> Option<&'static str> {
+    let target = |what: &str| env::var(format!("CARGO_CFG_TARGET_{what}")).unwrap_or_default();
+    if target("OS") == "macos" {
+        Some("there is no NVIDIA driver for macOS")
+    } else if target("ENV") == "musl" {
+        Some("the NVIDIA driver needs glibc and this build is for musl")
+    } else {
+        None
     }
 }
 
