@@ -36,6 +36,11 @@ fn cases() -> Vec<Case> {
         // Many rows of one image: tiles within a sample.
         case([1, 2, 40, 33], 3, [5, 3], [1, 1], [2, 1]),
         case([2, 3, 37, 50], 2, [4, 3], [3, 2], [0, 1]),
+        // More outputs than values under the window, in rows of 20.
+        case([2, 1, 3, 20], 3, [1, 1], [1, 1], [0, 0]),
+        // More outputs than are written together, of both ways to the gradients; more weights than are added together.
+        case([2, 3, 5, 6], 11, [3, 3], [2, 2], [1, 1]),
+        case([2, 24, 3, 4], 20, [3, 3], [1, 1], [1, 1]),
     ]
 }
 
