@@ -181,6 +181,12 @@ describe('statistics', () => {
     expect(timings.get('b')?.forward?.samples).toBe(6)
     expect(timings.get('a')?.backward).toBeUndefined()
   })
+
+  it('samples come from several rounds, however many one has', async () => {
+    const round = () => ({ forward: new Array(64).fill(1), backward: [] })
+    const timings = await alternate([{ name: 'small', round, dispose() {} }], { repeats: 50, seconds: 60 })
+    expect(timings.get('small')?.forward?.samples).toBe(640)
+  })
 })
 
 describe('comparison', () => {

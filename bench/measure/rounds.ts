@@ -17,13 +17,15 @@ export interface Contestant {
 export interface Budget {
   /** Samples of a direction after which a contestant is done. */
   repeats: number
-  /** Seconds after which it is done too, once it has run `leastRounds`. */
+  /** Seconds after which it is done too, once it has run `LEAST_ROUNDS`. */
   seconds: number
 }
 
 export type Timings = Partial<Record<Direction, Timing>>
 
 const LEAST_ROUNDS = 3
+/** One round of a small tensor has many samples, and what disturbs the machine then disturbs all of them. */
+const SAMPLES_OF_A_ROUND = 5
 const WARM_UP_ROUNDS = 2
 /** Threads of PyTorch's OpenMP go on spinning for about a millisecond after their work; a GPU's does not care. */
 export const SETTLE_MS = { cpu: 4, cuda: 0 } as const
@@ -75,8 +77,9 @@ async function takeRound(tally: Tally, counts: boolean): Promise<void> {
 
 function isDone({ samples, rounds, seconds }: Tally, budget: Budget): boolean {
   if (rounds < LEAST_ROUNDS) return false
+  if (seconds >= budget.seconds) return true
   const taken = Math.max(samples.forward.length, samples.backward.length)
-  return taken >= budget.repeats || seconds >= budget.seconds
+  return taken >= budget.repeats && rounds >= budget.repeats / SAMPLES_OF_A_ROUND
 }
 
 function timingsOf(samples: Round): Timings {

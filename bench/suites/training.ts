@@ -25,7 +25,7 @@ import type { TrainingRow } from '../report/results.js'
 const NET = { depth: 8, steps: 4, vth: 1 }
 const BATCH = 16
 const LEARNING_RATE = 2e-3
-const EPOCHS = 5
+const EPOCHS = 9
 const QUICK = { images: 64, epochs: 2 }
 const SEED = 0
 
