@@ -8,7 +8,7 @@ use spikenorm_core::norm::{ChannelMoments, Moments};
 use super::sums::{self, few};
 use super::tile::Tile;
 use crate::element::{Element, Real};
-use crate::stream::{Fill, write};
+use crate::stream::{Fill, prefetch, write};
 
 /// Lanes of a sum. With 16, the compiler unrolls the loop over them and then no longer sees the vectors in it: four times
 /// slower.
@@ -16,6 +16,8 @@ const LANES: usize = 32;
 /// Values whose deviations are summed before they are folded into float64: 128 additions a lane, short enough to be read
 /// again from the cache should that be needed.
 const RUN: usize = 128 * LANES;
+/// How far ahead memory is asked for: prefetchers stop where a page ends.
+const AHEAD_BYTES: usize = 2 << 10;
 /// Deviations of the mean from the pivot, in standard deviations, up to which one pass is exact enough: (1 + 4²) roundings
 /// of float32, averaged over the run.
 const FAR: f64 = 4.0;
@@ -53,7 +55,8 @@ impl<A: Real> Deviations<A> {
         let Self { pivot, mut sums, mut squares } = *self;
         let (chunks, rest) = run.as_chunks::<LANES>();
         for rows in chunks.chunks(few::<E>()) {
-            sums::add_deviations(rows.iter(), &[pivot; LANES], &mut sums, &mut squares);
+            let rows = rows.iter().inspect(|row| prefetch(*row, AHEAD_BYTES / size_of::<E>(), LANES));
+            sums::add_deviations(rows, &[pivot; LANES], &mut sums, &mut squares);
         }
         for (i, x) in rest.iter().enumerate() {
             let value = x.load();
