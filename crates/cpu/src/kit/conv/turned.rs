@@ -32,7 +32,7 @@ impl Turned {
     }
 }
 
-/// The weight `[O, C, kh, kw]` of a convolution as that of its turned one, `[C, O, kh, kw]`; and the other way round.
+/// The weight `[O, C, kh, kw]` of a convolution as that of its turned one, `[C, O, kh, kw]`.
 pub fn turn<A: Real>(weight: &[A], spec: &Conv2dSpec) -> Vec<A> {
     let kernel = spec.window.kernel[0] * spec.window.kernel[1];
     let mut all = vec![A::default(); weight.len()];
