@@ -129,9 +129,10 @@ mod tests {
             m in 0usize..40, n in 0usize..40, k in 0usize..40, gap in 0usize..3, flags in 0u8..8,
         ) {
             let (ta, tb, accumulate) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
-            let (a_cols, b_cols) = (if ta { m } else { k } + gap, if tb { k } else { n } + gap);
-            let a: Vec<f64> = (0..if ta { k } else { m } * a_cols).map(value).collect();
-            let b: Vec<f64> = (0..if tb { n } else { k } * b_cols).map(|i| value(i + 5)).collect();
+            let (a_rows, a_cols) = if ta { (k, m + gap) } else { (m, k + gap) };
+            let (b_rows, b_cols) = if tb { (n, k + gap) } else { (k, n + gap) };
+            let a: Vec<f64> = (0..a_rows * a_cols).map(value).collect();
+            let b: Vec<f64> = (0..b_rows * b_cols).map(|i| value(i + 5)).collect();
             let left = if ta {
                 Matrix::strided(&a, k, m, a_cols).transposed()
             } else {

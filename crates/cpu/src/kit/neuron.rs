@@ -117,7 +117,7 @@ fn step_with<A: Real>(
     let threshold = A::from_f64(spec.v_threshold);
     let rest = A::from_f64(spec.initial_voltage());
     let hard = spec.v_reset.is_some();
-    // Values come and go by value: whether a spike is stored must not depend on anything.
+    // All three are stored in every case: a store behind a condition would keep the loops from being vectors.
     let fire = |v: A, x: A| {
         let h = charge(v, x);
         let fires = h >= threshold;

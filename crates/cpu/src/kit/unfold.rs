@@ -101,6 +101,7 @@ impl Unfold {
     pub fn unfold<A: Real>(&self, padded: &[A], columns: &mut [A], block: Block) {
         let (run, stride) = (self.output[1], self.window.stride[1]);
         match (stride, run) {
+            // Where the length is known outside the loops, they are a fifth faster than with `copy_row`'s question in them.
             (1, 4) => self
                 .unfold_runs(padded, columns, block, 4, |target, source| copy_known::<A, 4>(target, source)),
             (1, 8) => self

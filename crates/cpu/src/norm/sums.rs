@@ -36,17 +36,19 @@ pub fn add_deviations<'a, E: Element, const W: usize>(
         }
         return;
     }
-    let mut part = [E::Acc::default(); W];
+    // Squares of few digits end alike, so that their sum in float32 is rounded the same way again and again: seldom, then.
+    let (mut part, mut part_squares) = ([E::Acc::default(); W], [E::Acc::default(); W]);
     for row in rows {
         let row = E::load_block(row);
         for i in 0..W {
             let d = row[i] - pivots[i];
             part[i] += row[i];
-            squares[i] = E::mul_add(d, d, squares[i]);
+            part_squares[i] = E::mul_add(d, d, part_squares[i]);
         }
     }
     for i in 0..W {
         sums[i] += part[i].to_f64();
+        squares[i] += part_squares[i];
     }
 }
 

@@ -60,7 +60,7 @@ pub fn backward<A: Real>(
     Ok(LayerGrads {
         dx: needs_dx.then(|| CpuTensor::new(out, &saved.x.shape, A::DTYPE)),
         weight: WeightGrad::new(spec, turned.is_some()).merge::<A>(weight, &saved.weight.shape)?,
-        bias: if saved.has_bias { Some(merge::<A>(&bias, spec.out_channels)?) } else { None },
+        bias: if saved.has_bias { Some(merge_bias::<A>(&bias, spec.out_channels)?) } else { None },
     })
 }
 
@@ -164,7 +164,7 @@ impl<A: Real> Pass<'_, A> {
 }
 
 /// Adds the groups' gradients of the bias, in their order.
-fn merge<A: Real>(groups: &[Vec<f64>], channels: usize) -> Result<CpuTensor> {
+fn merge_bias<A: Real>(groups: &[Vec<f64>], channels: usize) -> Result<CpuTensor> {
     let mut total = vec![0.0; channels];
     for group in groups {
         for (total, value) in total.iter_mut().zip(group) {

@@ -89,11 +89,10 @@ impl WeightGrad {
         let (total, output) = (&*total, self.inputs * self.window);
         let tasks = out.as_mut_slice::<A>()[..len].chunks_mut(OUTPUTS * output);
         for_each(bytes, tasks.enumerate().collect(), |(task, grads)| {
-            for at in 0..output {
+            for (c, k) in (0..self.inputs).flat_map(|c| (0..self.window).map(move |k| (c, k))) {
                 for (o, grads) in grads.chunks_exact_mut(output).enumerate() {
-                    grads[at] = A::from_f64(
-                        total[self.place(task * OUTPUTS + o, at / self.window, at % self.window)],
-                    );
+                    let sum = total[self.place(task * OUTPUTS + o, c, k)];
+                    grads[c * self.window + k] = A::from_f64(sum);
                 }
             }
         })?;
