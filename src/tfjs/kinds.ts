@@ -49,7 +49,7 @@ export interface NormArgs extends SequenceArgs {
 export interface ThresholdArgs extends Omit<NormArgs, 'stepMode'> {
   /** Default 1. */
   alpha?: number
-  /** Threshold of the neurons behind. Default 1. */
+  /** Firing threshold of the neuron layer that follows. Default 1. */
   vTh?: number
 }
 
@@ -78,31 +78,32 @@ export type Kind =
   | 'IFNode'
   | 'LIFNode'
 
-/** Arguments that are part of a layer's config, beside those of every layer. */
-const KEPT = [
-  'batchFirst',
-  'eps',
-  'momentum',
-  'affine',
-  'trackRunningStats',
-  'channelsLast',
-  'stepMode',
-  'alpha',
-  'vTh',
-  'k',
-  'sharedAcrossChannels',
-  'tau',
-  'decayInput',
-  'vThreshold',
-  'vReset',
-  'surrogate',
-  'detachReset',
-] as const
+/** Arguments that are part of a layer's config, beside those of every layer: all of them, or this does not compile. */
+const OWN_ARGS: Record<Exclude<keyof AnyArgs, keyof LayerArgs>, true> = {
+  batchFirst: true,
+  eps: true,
+  momentum: true,
+  affine: true,
+  trackRunningStats: true,
+  channelsLast: true,
+  stepMode: true,
+  alpha: true,
+  vTh: true,
+  k: true,
+  sharedAcrossChannels: true,
+  tau: true,
+  decayInput: true,
+  vThreshold: true,
+  vReset: true,
+  surrogate: true,
+  detachReset: true,
+}
 
 /** The arguments that say what the module is like, those not given left out. */
 export function configOf(args: AnyArgs): Record<string, string | number | boolean | null> {
+  const keys = Object.keys(OWN_ARGS) as (keyof typeof OWN_ARGS)[]
   return Object.fromEntries(
-    KEPT.filter((key) => args[key] !== undefined).map((key) => [key, args[key] ?? null]),
+    keys.filter((key) => args[key] !== undefined).map((key) => [key, args[key] ?? null]),
   )
 }
 

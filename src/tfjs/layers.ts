@@ -6,10 +6,13 @@
  * `channelsLast` choose otherwise), and what a layer carries over time starts anew with every call. Numbers of channels
  * and time steps come from the input's shape. Weights have PyTorch's names; running statistics are weights that are not
  * trained.
+ *
+ * A layer whose `trainable` is false is frozen as in Keras since TensorFlow 2: in training too it normalises with its
+ * running statistics and leaves them alone. (tf.layers' own batchNormalization goes on with those of the batch.)
  */
 import * as tf from '@tensorflow/tfjs-core'
 import { initializers, type LayerVariable, layers } from '@tensorflow/tfjs-layers'
-import { type Module, SpikenormError, type Tensor } from '../index.js'
+import { type Module, type Parameter, SpikenormError, type Tensor } from '../index.js'
 import {
   type AnyArgs,
   configOf,
@@ -29,7 +32,7 @@ type Shape = Parameters<layers.Layer['build']>[0]
 type Kwargs = Parameters<layers.Layer['call']>[1]
 
 /** A tensor of the module and the weight of tf.layers that stands for it. */
-type Pair = [Tensor, LayerVariable]
+type Pair<Value extends Tensor = Tensor> = [Value, LayerVariable]
 
 /** The base of all: the kind of module is the class. */
 export abstract class SpikenormLayer extends layers.Layer {
@@ -37,13 +40,13 @@ export abstract class SpikenormLayer extends layers.Layer {
   protected abstract readonly kind: Kind
   readonly #args: AnyArgs
   #module: Module | null = null
-  #parameters: Pair[] = []
+  #parameters: Pair<Parameter>[] = []
   #buffers: Pair[] = []
 
   /** @internal */
   constructor(args: AnyArgs = {}) {
     super(args)
-    this.#args = args
+    this.#args = { ...args }
   }
 
   /** The module that computes, once the layer has been built. */
@@ -60,7 +63,7 @@ export abstract class SpikenormLayer extends layers.Layer {
   override build(inputShape: Shape): void {
     const shape = (Array.isArray(inputShape[0]) ? inputShape[0] : inputShape) as (number | null)[]
     const module = makeModule(this.kind, this.#args, shape)
-    const weights = (named: [string, Tensor][], trainable: boolean): Pair[] =>
+    const weights = <Value extends Tensor>(named: [string, Value][], trainable: boolean): Pair<Value>[] =>
       named.map(([name, value]) => {
         const zeros = initializers.zeros()
         const weight = this.addWeight(name, [...value.shape], 'float32', zeros, undefined, trainable)
@@ -75,17 +78,30 @@ export abstract class SpikenormLayer extends layers.Layer {
     super.build(inputShape)
   }
 
+  /** Whether `trainable` is false here or in a model around this layer, which sets it on the weights alone. */
+  get #isFrozen(): boolean {
+    return !this.trainable || (this.#parameters.length > 0 && this.trainableWeights.length === 0)
+  }
+
   override call(inputs: tf.Tensor | tf.Tensor[], kwargs: Kwargs): tf.Tensor {
     return tf.tidy(() => {
       this.invokeCallHook(inputs, kwargs)
-      const input = (Array.isArray(inputs) ? inputs[0] : inputs) as tf.Tensor
+      const [input, ...others] = Array.isArray(inputs) ? inputs : [inputs]
+      if (others.length > 0) {
+        throw new SpikenormError(
+          'ERR_ARGUMENT',
+          `${this.kind}: input: expected one tensor, got ${1 + others.length}`,
+        )
+      }
       const module = this.module
-      for (const [buffer, weight] of this.#buffers) overwrite(buffer, weight.read())
+      const current = <Value extends Tensor>(pairs: Pair<Value>[]) =>
+        pairs.map(([value, weight]) => [value, weight.read()] as const)
+      overwrite(`${this.kind}: weights`, current(this.#buffers))
       module.reset()
       // biome-ignore lint/complexity/useLiteralKeys: an index signature
-      module.train(kwargs?.['training'] === true)
-      const variables = this.#parameters.map(([, weight]) => weight.read())
-      const y = run(module, input, variables, { batchFirst: this.#args.batchFirst ?? true })
+      module.train(kwargs?.['training'] === true && !this.#isFrozen)
+      const batchFirst = this.#args.batchFirst ?? true
+      const y = run(module, input as tf.Tensor, current(this.#parameters), { batchFirst })
       if (module.training) for (const [buffer, weight] of this.#buffers) weight.write(snapshotOf(buffer))
       return y
     })

@@ -1,6 +1,6 @@
 /** Modules as operations of TensorFlow.js. */
 import * as tf from '@tensorflow/tfjs-core'
-import type { LoadResult, Module, Tensor } from '../index.js'
+import { type LoadResult, Module, type Parameter, SpikenormError, type Tensor } from '../index.js'
 import { run } from './run.js'
 import { overwrite, snapshotOf } from './values.js'
 
@@ -17,7 +17,10 @@ export interface OpOptions {
 
 /** A module as a function of TensorFlow.js tensors. */
 export interface Op {
-  /** The module's output for a float32 tensor; differentiable once, in `x` and in {@link variables}. */
+  /**
+   * The module's output, float32, for a float32, int32 or bool tensor; differentiable once, in `x` and in
+   * {@link variables}.
+   */
   (x: tf.Tensor): tf.Tensor
   /** The module that computes. */
   readonly module: Module
@@ -43,41 +46,63 @@ let count = 0
  * is not part of TensorFlow.js's graph: its gradient flows back through calls whose outputs are all used.
  */
 export function op(module: Module, options: OpOptions = {}): Op {
+  if (!(module instanceof Module)) {
+    throw new SpikenormError(
+      'ERR_ARGUMENT',
+      `op: module: expected a Module, got ${module === null ? 'null' : typeof module}`,
+    )
+  }
   const { batchFirst = false, name = `spikenorm/${module.constructor.name}_${++count}` } = options
-  const parameters = module.namedParameters()
-  const made: tf.Variable[] = []
+  const variables: Record<string, tf.Variable> = {}
+  const weights: [Parameter, tf.Variable][] = []
+  const dispose = () => {
+    for (const [, variable] of weights) variable.dispose()
+  }
   try {
-    for (const [parameter, value] of parameters) {
-      const initial = snapshotOf(value)
+    for (const [key, parameter] of module.namedParameters()) {
+      const initial = snapshotOf(parameter)
       try {
-        made.push(tf.variable(initial, true, `${name}/${parameter}`))
+        const variable = tf.variable(initial, true, `${name}/${key}`)
+        variables[key] = variable
+        weights.push([parameter, variable])
       } finally {
         initial.dispose()
       }
     }
   } catch (thrown) {
-    for (const variable of made) variable.dispose()
+    dispose()
     throw thrown
   }
-  const apply = (x: tf.Tensor) => tf.tidy(() => run(module, x, made, { batchFirst }))
+  const expectVariables = () => {
+    if (weights.some(([, variable]) => variable.isDisposed)) {
+      throw new SpikenormError(
+        'ERR_DISPOSED',
+        `op of ${module.constructor.name}: a variable has been disposed of`,
+      )
+    }
+  }
+  const apply = (x: tf.Tensor) => {
+    expectVariables()
+    return tf.tidy(() => run(module, x, weights, { batchFirst }))
+  }
   return Object.assign(apply, {
     module,
-    variables: Object.fromEntries(parameters.map(([key], i) => [key, made[i] as tf.Variable])),
+    variables,
     stateDict() {
-      for (const [i, [, parameter]] of parameters.entries()) overwrite(parameter, made[i] as tf.Variable)
+      expectVariables()
+      overwrite('variables', weights)
       return module.stateDict()
     },
     loadStateDict(dict: Record<string, Tensor>, loadOptions: { strict?: boolean } = {}) {
+      expectVariables()
       const result = module.loadStateDict(dict, loadOptions)
-      for (const [i, [, parameter]] of parameters.entries()) {
+      for (const [parameter, variable] of weights) {
         const value = snapshotOf(parameter)
-        made[i]?.assign(value)
+        variable.assign(value)
         value.dispose()
       }
       return result
     },
-    dispose() {
-      for (const variable of made) variable.dispose()
-    },
+    dispose,
   })
 }

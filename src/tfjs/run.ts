@@ -83,21 +83,25 @@ function gradientsOf(parameters: readonly Parameter[], backward: () => Tensor): 
   }
 }
 
+/** A parameter of a module and the tensor of TensorFlow.js that has its value. */
+export type Weight = readonly [Parameter, tf.Tensor]
+
 /**
- * `module.forward(x)` as an operation of TensorFlow.js with gradients for `x` and for `variables`, which are the values
- * of the module's parameters, in their order. Recorded only where TensorFlow.js asks for gradients.
+ * `module.forward(x)` as an operation of TensorFlow.js with gradients for `x` and for the `weights`, which are all the
+ * parameters of the module. Recorded only where TensorFlow.js asks for gradients.
  */
 export function run(
   module: Module,
   x: tf.Tensor,
-  variables: readonly tf.Tensor[],
+  weights: readonly Weight[],
   { batchFirst }: { batchFirst: boolean },
 ): tf.Tensor {
   const name = module.constructor.name
-  const parameters = module.parameters()
+  const parameters = weights.map(([parameter]) => parameter)
+  const variables = weights.map(([, variable]) => variable)
   const passage = new Passage(module, batchFirst)
   const input = passage.into(`${name}: input`, x)
-  for (const [i, parameter] of parameters.entries()) overwrite(parameter, variables[i] as tf.Tensor)
+  overwrite(`${name}: variables`, weights)
 
   if (!isRecorded()) {
     const y = noGrad(() => module.forward(input))

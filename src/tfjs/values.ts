@@ -6,18 +6,27 @@
 import * as tf from '@tensorflow/tfjs-core'
 import { type Device, SpikenormError, Tensor, tensor } from '../index.js'
 
-/** The values of `x`, float32 alone: TensorFlow.js has no other floating-point dtype. */
+/** Dtypes of TensorFlow.js whose values go into a float32 module, as they go into TensorFlow.js's own layers. */
+const NUMERIC: ReadonlySet<string> = new Set(['float32', 'int32', 'bool'])
+
+/**
+ * The values of `x` in float32: its own array where that holds them, a copy otherwise. The array decides, not the dtype:
+ * `tf.cast(x, 'float32')` relabels an int32 tensor and keeps the Int32Array beneath.
+ */
 export function valuesOf(what: string, x: tf.Tensor): Float32Array {
   if (!(x instanceof tf.Tensor)) {
-    throw new SpikenormError('ERR_ARGUMENT', `${what}: expected a tf.Tensor`)
-  }
-  if (x.dtype !== 'float32') {
     throw new SpikenormError(
-      'ERR_DTYPE',
-      `${what}: expected float32, got ${x.dtype}; convert it with tf.cast(x, 'float32')`,
+      'ERR_ARGUMENT',
+      `${what}: expected a tf.Tensor, got ${x === null ? 'null' : typeof x}`,
     )
   }
-  return x.dataSync() as Float32Array
+  if (!NUMERIC.has(x.dtype)) {
+    const remedy = x.dtype === 'complex64' ? '; take its tf.real(x) or tf.abs(x)' : ''
+    throw new SpikenormError('ERR_DTYPE', `${what}: expected float32, int32 or bool, got ${x.dtype}${remedy}`)
+  }
+  if (x.isDisposed) throw new SpikenormError('ERR_DISPOSED', `${what}: the tf.Tensor has been disposed of`)
+  const values = x.dataSync()
+  return values instanceof Float32Array ? values : Float32Array.from(values)
 }
 
 /** A tensor of these values: over them on the CPU, a copy elsewhere. */
@@ -44,13 +53,19 @@ export function snapshotOf(x: Tensor): tf.Tensor {
   }
 }
 
-/** Overwrites a tensor in place with the values of `source`. */
-export function overwrite(target: Tensor, source: tf.Tensor): void {
-  const values = tensorOf(valuesOf('variable', source), source.shape, target.device)
-  try {
-    target.copy_(values)
-  } finally {
-    values.dispose()
+/** Overwrites tensors in place with the values of TensorFlow.js's: all of them or, with an error, none. */
+export function overwrite(
+  what: string,
+  pairs: readonly (readonly [target: Tensor, source: tf.Tensor])[],
+): void {
+  const values = pairs.map(([, source]) => valuesOf(what, source))
+  for (const [i, [target, source]] of pairs.entries()) {
+    const value = tensorOf(values[i] as Float32Array, source.shape, target.device)
+    try {
+      target.copy_(value)
+    } finally {
+      value.dispose()
+    }
   }
 }
 

@@ -206,16 +206,143 @@ describe('a layer', () => {
     )
     expectCode('ERR_ARGUMENT', () => (own.neuNorm() as own.SpikenormLayer).module, 'not been built')
     const layer = own.batchNorm2d()
-    expectCode(
-      'ERR_DTYPE',
-      () => layer.apply(tf.zeros([N, T, H, W, C], 'int32')),
-      'BatchNorm2d: input',
-      'int32',
+    const strings = tf.fill([N, T, H, W, C], 'a', 'string')
+    expectCode('ERR_DTYPE', () => layer.apply(strings), 'BatchNorm2d: input', 'string')
+    const x = tf.zeros([N, T, H, W, C])
+    expectCode('ERR_ARGUMENT', () => layer.apply([x, x]), 'BatchNorm2d: input: expected one tensor, got 2')
+  })
+})
+
+describe('integers', () => {
+  it('train and predict as the same numbers in float32 do', async () => {
+    const shape = [N, T, H, W, C]
+    const numbers = Int32Array.from({ length: sizeOfShape(shape) }, (_, i) => (i * 7) % 5)
+    const labels = tf.oneHot(
+      tf.tensor1d(
+        [...numbers.slice(0, N)].map((value) => value % 2),
+        'int32',
+      ),
+      2,
     )
+    const results = []
+    for (const x of [tf.tensor(Float32Array.from(numbers), shape), tf.tensor(numbers, shape, 'int32')]) {
+      const norm = own.thresholdDependentBatchNorm2d({ inputShape: shape.slice(1) })
+      const kernelInitializer = tfl.initializers.glorotUniform({ seed: 5 })
+      const dense = tfl.layers.dense({ units: 2, activation: 'softmax', kernelInitializer })
+      const model = tfl.sequential({ layers: [norm, own.lifNode(), tfl.layers.flatten(), dense] })
+      model.compile({ optimizer: 'sgd', loss: 'categoricalCrossentropy' })
+      const { history } = await model.fit(x, labels, { epochs: 3, verbose: 0, shuffle: false, batchSize: 6 })
+      const predicted = (model.predict(x, { batchSize: 5 }) as tf.Tensor).dataSync()
+      results.push([history.loss, [...predicted], Object.values(weightsOf(norm))])
+    }
+    expect(results[1]).toEqual(results[0])
+  })
+})
+
+describe('a frozen layer', () => {
+  const shape = [T, H, W, C]
+  const x = () => tfTensor(1, [N, ...shape])
+  const y = () =>
+    tf.oneHot(
+      tf.tensor1d(
+        Array.from({ length: N }, (_, n) => n % 2),
+        'int32',
+      ),
+      2,
+    )
+  const readOut = () => tfl.layers.dense({ units: 2, activation: 'softmax' })
+  const trainOn = (model: tfl.LayersModel) => {
+    model.compile({ optimizer: tf.train.adam(0.1), loss: 'categoricalCrossentropy' })
+    return model.fit(x(), y(), { epochs: 2, verbose: 0 })
+  }
+  const made: [string, (args: object) => tfl.layers.Layer][] = [
+    ['BatchNorm2d', own.batchNorm2d],
+    ['TemporalEffectiveBatchNorm2d', own.temporalEffectiveBatchNorm2d],
+    ['BatchNormThroughTime2d', own.batchNormThroughTime2d],
+    ['NeuNorm', own.neuNorm],
+  ]
+  for (const [name, make] of made) {
+    it(`of ${name} is not changed by training, which uses its running statistics`, async () => {
+      const layer = make({ inputShape: shape, trainable: false })
+      const model = tfl.sequential({ layers: [layer, tfl.layers.flatten(), readOut()] })
+      const before = weightsOf(layer)
+      const predicted = (layer.apply(x()) as tf.Tensor).dataSync()
+      await trainOn(model)
+      expect(weightsOf(layer)).toEqual(before)
+      const inTraining = layer.apply(x(), { training: true }) as tf.Tensor
+      expect([...inTraining.dataSync()]).toEqual([...predicted])
+      expect(layer.trainableWeights).toEqual([])
+      // What lies before it still learns.
+      const dx = tf.grad((input: tf.Tensor) => layer.apply(input, { training: true }) as tf.Tensor)(x())
+      expect([...dx.dataSync()].some((value) => value !== 0)).toBe(true)
+      // Thawed, it trains again.
+      layer.trainable = true
+      await trainOn(model)
+      for (const [key, values] of Object.entries(weightsOf(layer))) {
+        expect(values, key).not.toEqual(before[key])
+      }
+    })
+  }
+
+  it('is one whose model is frozen', async () => {
+    const norm = own.batchNorm2d()
+    const input = tfl.input({ shape })
+    const base = tfl.model({ inputs: input, outputs: norm.apply(input) as tfl.SymbolicTensor })
+    base.trainable = false
+    const start = tfl.input({ shape })
+    const features = tfl.layers.flatten().apply(base.apply(start))
+    const outputs = readOut().apply(features) as tfl.SymbolicTensor
+    const before = weightsOf(norm)
+    await trainOn(tfl.model({ inputs: start, outputs }))
+    expect(weightsOf(norm)).toEqual(before)
+    base.trainable = true
+    await trainOn(tfl.model({ inputs: start, outputs }))
+    expect(weightsOf(norm).running_mean).not.toEqual(before.running_mean)
   })
 })
 
 describe('a model is saved and loaded', () => {
+  it('with every option of every layer', async () => {
+    const norm = {
+      batchFirst: true,
+      eps: 1e-3,
+      momentum: null,
+      affine: false,
+      trackRunningStats: false,
+      channelsLast: true,
+    }
+    const neuron = { vThreshold: 0.5, vReset: null, surrogate: 'atan', detachReset: true } as const
+    const layers = [
+      own.batchNorm2d({ ...norm, stepMode: 'm', inputShape: [T, H, W, C] }),
+      own.thresholdDependentBatchNorm2d({ ...norm, alpha: 2, vTh: 0.5, trainable: false }),
+      own.temporalEffectiveBatchNorm2d(norm),
+      own.batchNormThroughTime2d(norm),
+      own.neuNorm({ k: 0.5, sharedAcrossChannels: true, channelsLast: true, batchFirst: true }),
+      own.ifNode({ ...neuron, batchFirst: true }),
+      own.lifNode({ ...neuron, tau: 3, decayInput: false, batchFirst: true }),
+    ]
+    const model = tfl.sequential({ layers })
+    let saved: tf.io.ModelArtifacts | undefined
+    await model.save(
+      tf.io.withSaveHandler(async (artifacts) => {
+        saved = { ...artifacts, modelTopology: JSON.parse(JSON.stringify(artifacts.modelTopology)) }
+        return { modelArtifactsInfo: { dateSaved: new Date(0), modelTopologyType: 'JSON' } }
+      }),
+    )
+    const loaded = await tfl.loadLayersModel(tf.io.fromMemory(saved!))
+    expect(loaded.layers.map((layer) => layer.getConfig())).toEqual(layers.map((layer) => layer.getConfig()))
+    for (const [i, layer] of layers.entries()) {
+      const mine = layer.module as unknown as Record<string, unknown>
+      const theirs = (loaded.layers[i] as own.SpikenormLayer).module as unknown as Record<string, unknown>
+      const options = Object.keys(layer.getConfig()).filter((key) => mine[key] !== undefined)
+      expect(options.length, layer.name).toBeGreaterThan(2)
+      for (const key of options) expect(theirs[key], `${layer.name} ${key}`).toEqual(layer.getConfig()[key])
+    }
+    const input = tfTensor(1, [2, T, H, W, C])
+    const [got, expected] = [loaded, model].map((each) => (each.predict(input) as tf.Tensor).dataSync())
+    expect([...got!]).toEqual([...expected!])
+  })
+
   for (const [name, make] of norms) {
     it(`with ${name}: the same predictions, statistics and options`, async () => {
       const norm = make()

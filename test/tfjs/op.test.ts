@@ -148,6 +148,84 @@ describe('batchFirst', () => {
   })
 })
 
+describe('an op takes the numbers of a tensor, whatever array holds them', () => {
+  const shape = [4, 3, 2, 2]
+  const numbers = Int32Array.from({ length: sizeOfShape(shape) }, (_, i) => (i * 7) % 5)
+  const bits = numbers.map((value) => value % 2)
+  const inputs: [string, Int32Array, () => tf.Tensor][] = [
+    ['int32', numbers, () => tf.tensor(numbers, shape, 'int32')],
+    // TensorFlow.js relabels these and keeps their Int32Array or Uint8Array.
+    ['int32 cast to float32', numbers, () => tf.cast(tf.tensor(numbers, shape, 'int32'), 'float32')],
+    ['bool', bits, () => tf.cast(tf.tensor(bits, shape, 'int32'), 'bool')],
+    ['bool cast to float32', bits, () => tf.cast(tf.tensor([...bits], shape, 'bool'), 'float32')],
+    ['bool cast to int32', bits, () => tf.cast(tf.tensor([...bits], shape, 'bool'), 'int32')],
+  ]
+  for (const [name, expected, make] of inputs) {
+    it(`${name}: the same y and gradients as float32, in float32`, () => {
+      for (const training of [true, false]) {
+        const twins = [1, 2].map(() => op(new BatchNorm2d(3).train(training)))
+        const [x, reference] = [make(), tf.tensor(Float32Array.from(expected), shape)]
+        const dy = tf.tensor(numbers, shape, 'int32')
+        const [got, wanted] = [x, reference].map((input, i) => {
+          const apply = twins[i]!
+          const [dx, dweight] = tf
+            .grads((a: tf.Tensor) => apply(a))([input], tf.cast(dy, 'float32'))
+            .concat(
+              Object.values(
+                tf.variableGrads(() => tf.sum(apply(input)) as tf.Scalar, [apply.variables.weight!]).grads,
+              ),
+            )
+          return { y: apply(input), dx: dx!, dweight: dweight! }
+        }) as Record<string, tf.Tensor>[] as [Record<string, tf.Tensor>, Record<string, tf.Tensor>]
+        for (const key of ['y', 'dx', 'dweight']) {
+          expect(got[key]!.dtype).toBe('float32')
+          expect(got[key]!.dataSync(), key).toBeInstanceOf(Float32Array)
+          expect([...got[key]!.dataSync()], key).toEqual([...wanted[key]!.dataSync()])
+        }
+        expect([...x.dataSync()]).toEqual([...expected])
+      }
+    })
+  }
+
+  it('in variables and with time moved', () => {
+    const weight = tf.cast(tf.tensor1d([1, 2, 3], 'int32'), 'float32')
+    const apply = op(new BatchNorm2d(3, { stepMode: 'm', channelsLast: true }).eval(), { batchFirst: true })
+    apply.variables.weight!.assign(weight)
+    expect([...apply.stateDict().weight!.toTypedArray()]).toEqual([1, 2, 3])
+    const lif = op(new nn.LIFNode({ stepMode: 'm' }), { batchFirst: true })
+    const x = tf.tensor(numbers, [4, 3, 4], 'int32')
+    expect([...lif(x).dataSync()]).toEqual([...lif(tf.tensor([...numbers], [4, 3, 4])).dataSync()])
+  })
+
+  it('of another backend', async () => {
+    const apply = op(new BatchNorm2d(3))
+    const x = tf.tensor(Float32Array.from(numbers), shape)
+    const expected = [...apply(x).dataSync()]
+    const factory = tf.findBackendFactory('cpu')
+    tf.registerBackend('another', factory, 0)
+    tf.copyRegisteredKernels('cpu', 'another')
+    try {
+      await tf.setBackend('another')
+      const moved = tf.tensor(numbers, shape, 'int32')
+      for (const input of [x, moved]) expect([...apply(input).dataSync()]).toEqual(expected)
+      await tf.setBackend('cpu')
+      expect([...apply(moved).dataSync()]).toEqual(expected)
+      expect([
+        ...tf
+          .grad((a: tf.Tensor) => apply(a))(moved, x)
+          .dataSync(),
+      ]).toEqual([
+        ...tf
+          .grad((a: tf.Tensor) => apply(a))(x, x)
+          .dataSync(),
+      ])
+    } finally {
+      await tf.setBackend('cpu')
+      tf.removeBackend('another')
+    }
+  })
+})
+
 /** Looks at the memory that goes through it. */
 class Probe extends Module {
   given: Float32Array | null = null
@@ -325,13 +403,37 @@ describe('an op keeps order', () => {
     const layer = new BatchNorm2d(3)
     const apply = op(layer)
     const shape = [4, 3, 2, 2]
-    expectCode('ERR_DTYPE', () => apply(tf.zeros(shape, 'int32')), 'BatchNorm2d: input', 'int32', 'tf.cast')
-    expectCode('ERR_DTYPE', () => apply(tf.zeros(shape, 'bool')), 'bool')
-    expectCode('ERR_ARGUMENT', () => apply([1, 2] as unknown as tf.Tensor), 'tf.Tensor')
+    const complex = tf.complex(tf.zeros(shape), tf.zeros(shape))
+    expectCode('ERR_DTYPE', () => apply(complex), 'BatchNorm2d: input', 'complex64', 'tf.real')
+    expectCode('ERR_DTYPE', () => apply(tf.fill(shape, 'a', 'string')), 'got string')
+    expectCode('ERR_ARGUMENT', () => apply([1, 2] as unknown as tf.Tensor), 'tf.Tensor', 'object')
+    expectCode('ERR_ARGUMENT', () => apply(null as unknown as tf.Tensor), 'tf.Tensor', 'null')
+    const gone = tf.zeros(shape)
+    gone.dispose()
+    expectCode('ERR_DISPOSED', () => apply(gone), 'BatchNorm2d: input')
     expectCode('ERR_SHAPE', () => apply(tf.zeros([4, 2, 2, 2])), 'numFeatures = 3')
+    for (const wrong of [undefined, null, (x: tf.Tensor) => x, {}]) {
+      expectCode('ERR_ARGUMENT', () => op(wrong as unknown as Module), 'op: module: expected a Module')
+    }
     const wide = op(new BatchNorm2d(3, { dtype: 'float64' }))
     expectCode('ERR_DTYPE', () => wide(tf.zeros(shape)), 'float64')
     expect(layer.stateDict().num_batches_tracked!.item()).toBe(0)
+  })
+
+  it('says that it has been disposed of, or its module', () => {
+    const layer = new BatchNorm2d(3)
+    const apply = op(layer)
+    const x = tfTensor(1, [4, 3, 2, 2])
+    apply.dispose()
+    apply.dispose()
+    const dict = new BatchNorm2d(3).stateDict()
+    for (const call of [() => apply(x), () => apply.stateDict(), () => apply.loadStateDict(dict)]) {
+      expectCode('ERR_DISPOSED', call, 'op of BatchNorm2d', 'variable')
+    }
+    const second = op(layer)
+    layer.dispose()
+    expectCode('ERR_DISPOSED', () => second(x))
+    expectCode('ERR_DISPOSED', () => second.stateDict())
   })
 
   it('refuses gradients of gradients instead of giving zeros', () => {
