@@ -1,4 +1,5 @@
 import { SpikenormError } from './errors.js'
+import { formatValue } from './format-value.js'
 
 /**
  * Element types, with PyTorch's names. Layers take `'float64'`, `'float32'`, `'float16'` and `'bfloat16'`; half types
@@ -44,11 +45,11 @@ export function parameterDType(dtype: DType): DType {
 }
 
 /** Checks a module's `dtype` option. */
-export function expectFloatDType(dtype: unknown): DType {
+export function expectFloatDType(dtype: unknown, where?: string): DType {
   if (!isDType(dtype) || dtype === 'uint8' || dtype === 'int64') {
     throw new SpikenormError(
       'ERR_DTYPE',
-      `dtype: expected float64, float32, float16 or bfloat16, got ${String(dtype)}`,
+      `${where === undefined ? '' : `${where}: `}dtype: expected 'float64', 'float32', 'float16' or 'bfloat16', got ${formatValue(dtype)}`,
     )
   }
   return dtype

@@ -1,4 +1,4 @@
-import { wholeNumber } from './layers/arguments.js'
+import { wholeNumber } from './arguments.js'
 import { native } from './native.js'
 
 /**

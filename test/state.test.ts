@@ -30,6 +30,8 @@ const input = (shape: number[], seed: number) =>
 const floats = (shape: number[], seed: number) => input(shape, seed).to('float32')
 const numbers = (value: Tensor | null | undefined) => value?.toFloat64Array() ?? new Float64Array()
 const SHAPE = [2, 3, 2, 2]
+/** The least eps there is, which is lost beside a variance of 1. */
+const NO_EPS = 2 ** -126
 
 describe('pending forwards', () => {
   it('are taken latest first, each with the input it saw', () => {
@@ -147,7 +149,7 @@ describe('recording', () => {
   })
 
   it('in eval leaves the statistics alone and gives the gradient of a fixed affine map', () => {
-    const layer = new BatchNorm2d(3, { dtype: 'float64', eps: 0 })
+    const layer = new BatchNorm2d(3, { dtype: 'float64', eps: NO_EPS })
     layer.loadStateDict(
       { running_var: tensor([4, 4, 4], [3]), weight: tensor([3, 3, 3], [3]) },
       { strict: false },
@@ -307,7 +309,7 @@ describe('running statistics', () => {
   })
 
   it('stand still while trackRunningStats is off, yet eval goes on using them', () => {
-    const layer = new BatchNorm2d(1, { dtype: 'float64', eps: 0 })
+    const layer = new BatchNorm2d(1, { dtype: 'float64', eps: NO_EPS })
     layer.trackRunningStats = false
     layer.forward(x())
     expectClose('batches', stats(layer)[2]!, [0], EXACT)
@@ -319,7 +321,7 @@ describe('running statistics', () => {
   })
 
   it('do not exist in a layer made without them, whatever the flag becomes; eval takes the batch', () => {
-    const layer = new BatchNorm2d(1, { trackRunningStats: false, dtype: 'float64', eps: 0 })
+    const layer = new BatchNorm2d(1, { trackRunningStats: false, dtype: 'float64', eps: NO_EPS })
     layer.trackRunningStats = true
     expectClose('y', numbers(layer.eval().forward(x())), [-1, 1, -1, 1], EXACT)
     expect(Object.keys(layer.stateDict())).toEqual(['weight', 'bias'])

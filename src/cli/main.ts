@@ -1,10 +1,10 @@
 #!/usr/bin/env node
+import { didYouMean } from '../did-you-mean.js'
 import { missingAddon } from '../missing-addon.js'
 /**
  * The command `spikenorm`. Each command is loaded when it is asked for, so that `--help`, `--version` and `doctor` work
  * where the addon does not load.
  */
-import { didYouMean } from './arguments.js'
 import { Failure, UsageError } from './errors.js'
 import { packageOfThis } from './package.js'
 

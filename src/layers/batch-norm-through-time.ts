@@ -4,7 +4,7 @@
  * own statistics and weight. A step index, 0 after `reset()`, moves by one per time step in both step modes and is kept
  * between calls; a step past T throws `ERR_TIME_STEP`.
  */
-import { NormLayer, type NormOptions, type NormPreset } from './norm-layer.js'
+import { NormLayer, type NormOptions, type NormPreset, readNormOptions } from './norm-layer.js'
 
 const preset: NormPreset = {
   statistics: 'perStep',
@@ -13,6 +13,8 @@ const preset: NormPreset = {
   timeScale: false,
   stepModes: ['s', 'm'],
 }
+
+const LEADING = ['T', 'numFeatures']
 
 /**
  * Batch normalisation through time, BNTT (Kim & Panda 2021): a batch normalisation without bias for every time step, each
@@ -31,9 +33,13 @@ export class BatchNormThroughTime1d extends NormLayer {
     /** Number of time steps. */
     readonly T: number,
     numFeatures: number,
-    options: NormOptions = {},
+    options?: NormOptions,
   ) {
-    super(preset, { spatial: 1, T, numFeatures }, options)
+    super(
+      preset,
+      { spatial: 1, T, numFeatures },
+      readNormOptions(new.target.name, options, arguments, LEADING),
+    )
   }
 }
 
@@ -54,9 +60,13 @@ export class BatchNormThroughTime2d extends NormLayer {
     /** Number of time steps. */
     readonly T: number,
     numFeatures: number,
-    options: NormOptions = {},
+    options?: NormOptions,
   ) {
-    super(preset, { spatial: 2, T, numFeatures }, options)
+    super(
+      preset,
+      { spatial: 2, T, numFeatures },
+      readNormOptions(new.target.name, options, arguments, LEADING),
+    )
   }
 }
 
@@ -77,8 +87,12 @@ export class BatchNormThroughTime3d extends NormLayer {
     /** Number of time steps. */
     readonly T: number,
     numFeatures: number,
-    options: NormOptions = {},
+    options?: NormOptions,
   ) {
-    super(preset, { spatial: 3, T, numFeatures }, options)
+    super(
+      preset,
+      { spatial: 3, T, numFeatures },
+      readNormOptions(new.target.name, options, arguments, LEADING),
+    )
   }
 }

@@ -3,7 +3,7 @@
  * same name: `y = (x − mean)/√(var + eps) · weight + bias`. In step mode `'m'` T and N are one batch, with one update
  * of the running statistics over all T·N; T single steps make T updates.
  */
-import { NormLayer, type NormOptions, type NormPreset } from './norm-layer.js'
+import { NormLayer, type NormOptions, type NormPreset, readNormOptions } from './norm-layer.js'
 
 const preset: NormPreset = {
   statistics: 'shared',
@@ -12,6 +12,8 @@ const preset: NormPreset = {
   timeScale: false,
   stepModes: ['s', 'm'],
 }
+
+const LEADING = ['numFeatures']
 
 /**
  * Batch normalisation (Ioffe & Szegedy 2015), as `torch.nn.BatchNorm1d` and SpikingJelly's `layer.BatchNorm1d`:
@@ -25,8 +27,8 @@ export class BatchNorm1d extends NormLayer {
    * @param numFeatures C, the number of channels
    * @param options PyTorch's, in camelCase
    */
-  constructor(numFeatures: number, options: NormOptions = {}) {
-    super(preset, { spatial: 1, numFeatures }, options)
+  constructor(numFeatures: number, options?: NormOptions) {
+    super(preset, { spatial: 1, numFeatures }, readNormOptions(new.target.name, options, arguments, LEADING))
   }
 }
 
@@ -42,8 +44,8 @@ export class BatchNorm2d extends NormLayer {
    * @param numFeatures C, the number of channels
    * @param options PyTorch's, in camelCase
    */
-  constructor(numFeatures: number, options: NormOptions = {}) {
-    super(preset, { spatial: 2, numFeatures }, options)
+  constructor(numFeatures: number, options?: NormOptions) {
+    super(preset, { spatial: 2, numFeatures }, readNormOptions(new.target.name, options, arguments, LEADING))
   }
 }
 
@@ -59,7 +61,7 @@ export class BatchNorm3d extends NormLayer {
    * @param numFeatures C, the number of channels
    * @param options PyTorch's, in camelCase
    */
-  constructor(numFeatures: number, options: NormOptions = {}) {
-    super(preset, { spatial: 3, numFeatures }, options)
+  constructor(numFeatures: number, options?: NormOptions) {
+    super(preset, { spatial: 3, numFeatures }, readNormOptions(new.target.name, options, arguments, LEADING))
   }
 }

@@ -3,6 +3,18 @@
  * sums the spikes of all channels over time and is subtracted with a learned weight,
  * `s_t = k·s_{t−1} + (1 − k)/C² · Σ_c x_t`, `y_t = x_t − w·s_t`. The same in training and evaluation.
  */
+
+import {
+  boolean,
+  device,
+  finiteNumber,
+  floatDType,
+  placeOfParameters,
+  readOptions,
+  type Signature,
+  stepMode,
+  wholeNumber,
+} from '../arguments.js'
 import { CarriedState, type StatefulEntry } from '../carried-state.js'
 import { type Checkpoint, combined } from '../checkpoint.js'
 import type { Device } from '../device.js'
@@ -13,7 +25,6 @@ import { type Conversion, conversionOf, Module, type StepMode } from '../module.
 import { highOf, lowOf, native, pairOf } from '../native.js'
 import { Tape } from '../tape.js'
 import { newParameter, type Parameter, Tensor } from '../tensor.js'
-import { finiteNumber, placeOfParameters, wholeNumber } from './arguments.js'
 
 /** Options of {@link NeuNorm}. */
 export interface NeuNormOptions {
@@ -29,6 +40,19 @@ export interface NeuNormOptions {
   dtype?: DType
   /** Where the weight is. Default `'cpu'`. */
   device?: Device
+}
+
+const SIGNATURE: Signature<NeuNormOptions> = {
+  leading: ['inChannels', 'height', 'width'],
+  options: {
+    k: finiteNumber,
+    sharedAcrossChannels: boolean,
+    channelsLast: boolean,
+    stepMode,
+    dtype: floatDType,
+    device,
+  },
+  positional: ['k', 'sharedAcrossChannels', 'stepMode'],
 }
 
 interface Entry extends StatefulEntry<Entry> {
@@ -69,17 +93,18 @@ export class NeuNorm extends Module {
    * @param width W of the inputs
    * @param options decay, sharing and place
    */
-  constructor(inChannels: number, height: number, width: number, options: NeuNormOptions = {}) {
+  constructor(inChannels: number, height: number, width: number, options?: NeuNormOptions) {
     super()
-    const name = this.constructor.name
+    const name = new.target.name
+    const checked = readOptions(name, options, arguments, SIGNATURE)
     this.inChannels = wholeNumber(name, 'inChannels', inChannels)
     this.height = wholeNumber(name, 'height', height)
     this.width = wholeNumber(name, 'width', width)
-    this.k = finiteNumber(name, 'k', options.k ?? 0.9)
-    this.sharedAcrossChannels = options.sharedAcrossChannels ?? false
-    this.channelsLast = options.channelsLast ?? false
-    this.stepMode = options.stepMode ?? 's'
-    const place = placeOfParameters(options)
+    this.k = checked.k ?? 0.9
+    this.sharedAcrossChannels = checked.sharedAcrossChannels ?? false
+    this.channelsLast = checked.channelsLast ?? false
+    this.stepMode = checked.stepMode ?? 's'
+    const place = placeOfParameters(checked)
     this.#spec = new Handle(
       native.neuNormSpec(inChannels, height, width, this.channelsLast, this.k, this.sharedAcrossChannels),
     )

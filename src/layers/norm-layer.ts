@@ -2,6 +2,21 @@
  * The twelve batch norms as one class: a specification, the small tensors `[rows, C]` beside it, a step index and a
  * tape. The classes of the public API are presets of it (see the files beside this one).
  */
+
+import {
+  argumentError,
+  boolean,
+  type Check,
+  device,
+  finiteNumber,
+  floatDType,
+  nullable,
+  type OptionChecks,
+  placeOfParameters,
+  readOptions,
+  stepMode,
+  wholeNumber,
+} from '../arguments.js'
 import { type Checkpoint, checkpointOf, combined } from '../checkpoint.js'
 import type { Device } from '../device.js'
 import type { DType } from '../dtype.js'
@@ -10,7 +25,6 @@ import { type Conversion, conversionOf, Module, type StepMode } from '../module.
 import { highOf, lowOf, native, pairOf } from '../native.js'
 import { Tape } from '../tape.js'
 import { full, newParameter, Parameter, Tensor, type TensorOptions } from '../tensor.js'
-import { finiteNumber, placeOfParameters, wholeNumber } from './arguments.js'
 
 /** How many rows a small tensor has: none, one shared over time, or one per time step. */
 export type Rows = 'absent' | 'shared' | 'perStep'
@@ -26,7 +40,7 @@ export interface NormPreset {
 
 /** Options of the twelve batch norms, PyTorch's in camelCase. */
 export interface NormOptions {
-  /** Added to the variance. Default 1e-5. */
+  /** Added to the variance; above 0, in evaluation too (PyTorch refuses 0 in training alone). Default 1e-5. */
   eps?: number
   /** Weight of the new value in the running statistics; `null` for a cumulative average. Default 0.1. */
   momentum?: number | null
@@ -42,6 +56,38 @@ export interface NormOptions {
   dtype?: DType
   /** Where parameters and statistics are. Default `'cpu'`. */
   device?: Device
+}
+
+/** Smallest normal number of float32: 1/eps is still finite, so that a constant channel gives no NaN. */
+const LEAST_EPS = 2 ** -126
+
+const eps: Check<number> = (where, name, value) => {
+  if (typeof value !== 'number' || !Number.isFinite(value) || value < LEAST_EPS) {
+    throw argumentError(where, name, 'a finite number > 0 (at least 2^-126)', value)
+  }
+  return value
+}
+
+const NORM_OPTIONS: OptionChecks<NormOptions> = {
+  eps,
+  momentum: nullable(finiteNumber),
+  affine: boolean,
+  trackRunningStats: boolean,
+  channelsLast: boolean,
+  stepMode,
+  dtype: floatDType,
+  device,
+}
+
+/** The options of a batch norm, checked; `given` are the `arguments` of its constructor. */
+export function readNormOptions(
+  name: string,
+  options: unknown,
+  given: ArrayLike<unknown>,
+  leading: readonly string[],
+): NormOptions {
+  const positional = ['eps', 'momentum', 'affine', 'trackRunningStats', 'stepMode'] as const
+  return readOptions(name, options, given, { leading, options: NORM_OPTIONS, positional })
 }
 
 /** What a class adds to its preset. */
@@ -107,7 +153,7 @@ export abstract class NormLayer extends Module {
     this.#preset = preset
     this.numFeatures = wholeNumber(name, 'numFeatures', config.numFeatures)
     this.#T = config.T === undefined ? 0 : wholeNumber(name, 'T', config.T)
-    this.eps = finiteNumber(name, 'eps', options.eps ?? 1e-5, 0)
+    this.eps = options.eps ?? 1e-5
     this.momentum = options.momentum === undefined ? 0.1 : options.momentum
     this.affine = options.affine ?? true
     this.channelsLast = options.channelsLast ?? false

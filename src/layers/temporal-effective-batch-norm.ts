@@ -4,7 +4,7 @@
  * `y_t = scale[t] · (x̂_t · weight + bias)`. Always in step mode `'m'` with exactly T steps (`ERR_TIME_STEP`). One
  * input is saved for backward, where SpikingJelly's saves two.
  */
-import { NormLayer, type NormOptions, type NormPreset } from './norm-layer.js'
+import { NormLayer, type NormOptions, type NormPreset, readNormOptions } from './norm-layer.js'
 
 const preset: NormPreset = {
   statistics: 'shared',
@@ -13,6 +13,8 @@ const preset: NormPreset = {
   timeScale: true,
   stepModes: ['m'],
 }
+
+const LEADING = ['T', 'numFeatures']
 
 /**
  * Temporal effective batch normalisation, TEBN (Duan et al. 2022): batch normalisation over T and N together, then a
@@ -31,9 +33,13 @@ export class TemporalEffectiveBatchNorm1d extends NormLayer {
     /** Number of time steps. */
     readonly T: number,
     numFeatures: number,
-    options: NormOptions = {},
+    options?: NormOptions,
   ) {
-    super(preset, { spatial: 1, T, numFeatures }, options)
+    super(
+      preset,
+      { spatial: 1, T, numFeatures },
+      readNormOptions(new.target.name, options, arguments, LEADING),
+    )
   }
 }
 
@@ -54,9 +60,13 @@ export class TemporalEffectiveBatchNorm2d extends NormLayer {
     /** Number of time steps. */
     readonly T: number,
     numFeatures: number,
-    options: NormOptions = {},
+    options?: NormOptions,
   ) {
-    super(preset, { spatial: 2, T, numFeatures }, options)
+    super(
+      preset,
+      { spatial: 2, T, numFeatures },
+      readNormOptions(new.target.name, options, arguments, LEADING),
+    )
   }
 }
 
@@ -77,8 +87,12 @@ export class TemporalEffectiveBatchNorm3d extends NormLayer {
     /** Number of time steps. */
     readonly T: number,
     numFeatures: number,
-    options: NormOptions = {},
+    options?: NormOptions,
   ) {
-    super(preset, { spatial: 3, T, numFeatures }, options)
+    super(
+      preset,
+      { spatial: 3, T, numFeatures },
+      readNormOptions(new.target.name, options, arguments, LEADING),
+    )
   }
 }

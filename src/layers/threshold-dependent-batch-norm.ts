@@ -4,8 +4,8 @@
  * SpikingJelly, alpha · vTh is the initial value of the weight; the paper keeps it as a constant factor outside, which
  * differs once training moves the weight. Always in step mode `'m'`.
  */
-import { finiteNumber } from './arguments.js'
-import { NormLayer, type NormOptions, type NormPreset } from './norm-layer.js'
+import { finiteNumber } from '../arguments.js'
+import { NormLayer, type NormOptions, type NormPreset, readNormOptions } from './norm-layer.js'
 
 const preset: NormPreset = {
   statistics: 'shared',
@@ -14,6 +14,8 @@ const preset: NormPreset = {
   timeScale: false,
   stepModes: ['m'],
 }
+
+const LEADING = ['alpha', 'vTh', 'numFeatures']
 
 /** What the three tdBN classes share. */
 export abstract class ThresholdDependentBatchNorm extends NormLayer {
@@ -52,8 +54,8 @@ export class ThresholdDependentBatchNorm1d extends ThresholdDependentBatchNorm {
    * @param numFeatures C, the number of channels
    * @param options PyTorch's, in camelCase; without a step mode to choose
    */
-  constructor(alpha: number, vTh: number, numFeatures: number, options: NormOptions = {}) {
-    super(1, alpha, vTh, numFeatures, options)
+  constructor(alpha: number, vTh: number, numFeatures: number, options?: NormOptions) {
+    super(1, alpha, vTh, numFeatures, readNormOptions(new.target.name, options, arguments, LEADING))
   }
 }
 
@@ -71,8 +73,8 @@ export class ThresholdDependentBatchNorm2d extends ThresholdDependentBatchNorm {
    * @param numFeatures C, the number of channels
    * @param options PyTorch's, in camelCase; without a step mode to choose
    */
-  constructor(alpha: number, vTh: number, numFeatures: number, options: NormOptions = {}) {
-    super(2, alpha, vTh, numFeatures, options)
+  constructor(alpha: number, vTh: number, numFeatures: number, options?: NormOptions) {
+    super(2, alpha, vTh, numFeatures, readNormOptions(new.target.name, options, arguments, LEADING))
   }
 }
 
@@ -90,7 +92,7 @@ export class ThresholdDependentBatchNorm3d extends ThresholdDependentBatchNorm {
    * @param numFeatures C, the number of channels
    * @param options PyTorch's, in camelCase; without a step mode to choose
    */
-  constructor(alpha: number, vTh: number, numFeatures: number, options: NormOptions = {}) {
-    super(3, alpha, vTh, numFeatures, options)
+  constructor(alpha: number, vTh: number, numFeatures: number, options?: NormOptions) {
+    super(3, alpha, vTh, numFeatures, readNormOptions(new.target.name, options, arguments, LEADING))
   }
 }

@@ -1,7 +1,7 @@
-import { wholeNumber } from '../layers/arguments.js'
+import { readOptions, type Signature, wholeNumber } from '../arguments.js'
 import { native } from '../native.js'
 import type { Tensor } from '../tensor.js'
-import { WeightedLayer, type WeightedLayerOptions } from './weighted-layer.js'
+import { WEIGHTED_LAYER_OPTIONS, WeightedLayer, type WeightedLayerOptions } from './weighted-layer.js'
 import { type Pair, pair } from './window.js'
 
 /** Options of {@link Conv2d}. */
@@ -10,6 +10,16 @@ export interface Conv2dOptions extends WeightedLayerOptions {
   stride?: Pair
   /** Zeros added on both sides. Default 0. */
   padding?: Pair
+}
+
+const SIGNATURE: Signature<Conv2dOptions> = {
+  leading: ['inChannels', 'outChannels', 'kernelSize'],
+  options: {
+    ...WEIGHTED_LAYER_OPTIONS,
+    stride: (where, name, value) => pair(where, name, value, 1),
+    padding: (where, name, value) => pair(where, name, value, 0),
+  },
+  positional: ['stride', 'padding', '', '', 'bias'],
 }
 
 /**
@@ -31,17 +41,18 @@ export class Conv2d extends WeightedLayer {
   readonly padding: readonly [number, number]
 
   /** Throws `ERR_ARGUMENT` for what is no whole number in its range. */
-  constructor(inChannels: number, outChannels: number, kernelSize: Pair, options: Conv2dOptions = {}) {
+  constructor(inChannels: number, outChannels: number, kernelSize: Pair, options?: Conv2dOptions) {
     const name = new.target.name
+    const checked = readOptions(name, options, arguments, SIGNATURE)
     wholeNumber(name, 'inChannels', inChannels)
     wholeNumber(name, 'outChannels', outChannels)
     const window = {
       kernelSize: pair(name, 'kernelSize', kernelSize, 1),
-      stride: pair(name, 'stride', options.stride ?? 1, 1),
-      padding: pair(name, 'padding', options.padding ?? 0, 0),
+      stride: pair(name, 'stride', checked.stride ?? 1, 1),
+      padding: pair(name, 'padding', checked.padding ?? 0, 0),
     }
     const shape = [outChannels, inChannels, ...window.kernelSize]
-    super(() => native.conv2DSpec(inChannels, outChannels, window), shape, options)
+    super(() => native.conv2DSpec(inChannels, outChannels, window), shape, checked)
     this.inChannels = inChannels
     this.outChannels = outChannels
     this.kernelSize = window.kernelSize

@@ -1,3 +1,4 @@
+import { readOptions, type Signature, stepMode } from '../arguments.js'
 import { type Checkpoint, combined } from '../checkpoint.js'
 import { SpikenormError } from '../errors.js'
 import { Module, type StepMode } from '../module.js'
@@ -9,6 +10,8 @@ export interface FlattenOptions {
   /** Default `'s'`. */
   stepMode?: StepMode
 }
+
+const SIGNATURE: Signature<FlattenOptions> = { leading: [], options: { stepMode } }
 
 interface Entry extends TapeEntry {
   input: readonly number[]
@@ -23,9 +26,9 @@ export class Flatten extends Module {
   readonly #tape = new Tape<Entry>()
 
   /** Takes a step mode and nothing else. */
-  constructor(options: FlattenOptions = {}) {
+  constructor(options?: FlattenOptions) {
     super()
-    this.stepMode = options.stepMode ?? 's'
+    this.stepMode = readOptions(new.target.name, options, arguments, SIGNATURE).stepMode ?? 's'
   }
 
   /** @internal */

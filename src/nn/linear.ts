@@ -1,10 +1,16 @@
-import { wholeNumber } from '../layers/arguments.js'
+import { readOptions, type Signature, wholeNumber } from '../arguments.js'
 import { native } from '../native.js'
 import type { Tensor } from '../tensor.js'
-import { WeightedLayer, type WeightedLayerOptions } from './weighted-layer.js'
+import { WEIGHTED_LAYER_OPTIONS, WeightedLayer, type WeightedLayerOptions } from './weighted-layer.js'
 
 /** Options of {@link Linear}. */
 export type LinearOptions = WeightedLayerOptions
+
+const SIGNATURE: Signature<LinearOptions> = {
+  leading: ['inFeatures', 'outFeatures'],
+  options: WEIGHTED_LAYER_OPTIONS,
+  positional: ['bias', 'device', 'dtype'],
+}
 
 /**
  * A fully connected layer as `torch.nn.Linear`: `x·weightᵀ + bias` over the last axis of `[N, inFeatures]` or `[T, N, inFeatures]`, the same in both step modes.
@@ -17,11 +23,12 @@ export class Linear extends WeightedLayer {
   readonly outFeatures: number
 
   /** Throws `ERR_ARGUMENT` for what is no whole number above 0. */
-  constructor(inFeatures: number, outFeatures: number, options: LinearOptions = {}) {
+  constructor(inFeatures: number, outFeatures: number, options?: LinearOptions) {
     const name = new.target.name
+    const checked = readOptions(name, options, arguments, SIGNATURE)
     wholeNumber(name, 'inFeatures', inFeatures)
     wholeNumber(name, 'outFeatures', outFeatures)
-    super(() => native.linearSpec(inFeatures, outFeatures), [outFeatures, inFeatures], options)
+    super(() => native.linearSpec(inFeatures, outFeatures), [outFeatures, inFeatures], checked)
     this.inFeatures = inFeatures
     this.outFeatures = outFeatures
   }

@@ -2,11 +2,20 @@
  * Integrate-and-fire neurons with SpikingJelly's semantics: charge to h, spike where h ≥ vThreshold, then reset, hard to
  * vReset or softly by −vThreshold. Backward replaces the step's derivative by a surrogate.
  */
+
+import {
+  boolean,
+  finiteNumber,
+  nullable,
+  type OptionChecks,
+  oneOf,
+  readOptions,
+  type Signature,
+  stepMode,
+} from '../arguments.js'
 import { CarriedState, type StatefulEntry } from '../carried-state.js'
 import { type Checkpoint, combined } from '../checkpoint.js'
-import { SpikenormError } from '../errors.js'
 import { Handle } from '../handle.js'
-import { finiteNumber } from '../layers/arguments.js'
 import { type Conversion, conversionOf, Module, type StepMode } from '../module.js'
 import { native } from '../native.js'
 import { Tape } from '../tape.js'
@@ -37,6 +46,26 @@ export interface LIFNodeOptions extends IFNodeOptions {
   decayInput?: boolean
 }
 
+const IF_OPTIONS: OptionChecks<IFNodeOptions> = {
+  vThreshold: finiteNumber,
+  vReset: nullable(finiteNumber),
+  surrogate: oneOf(['atan', 'sigmoid']),
+  detachReset: boolean,
+  stepMode,
+}
+
+const IF_SIGNATURE: Signature<IFNodeOptions> = {
+  leading: [],
+  options: IF_OPTIONS,
+  positional: ['vThreshold', 'vReset', 'surrogate', 'detachReset', 'stepMode'],
+}
+
+const LIF_SIGNATURE: Signature<LIFNodeOptions> = {
+  leading: [],
+  options: { ...IF_OPTIONS, tau: finiteNumber, decayInput: boolean },
+  positional: ['tau', 'decayInput', 'vThreshold', 'vReset', 'surrogate', 'detachReset', 'stepMode'],
+}
+
 interface Entry extends StatefulEntry<Entry> {
   readonly saved: Handle
 }
@@ -59,19 +88,14 @@ export abstract class Neuron extends Module {
   readonly #tape = new Tape<Entry>()
   readonly #state = new CarriedState<Entry>()
 
-  /** @internal */
+  /** @internal Takes options that have been checked. */
   protected constructor(options: IFNodeOptions, leak: { tau?: number; decayInput: boolean }) {
     super()
-    const name = this.constructor.name
-    this.vThreshold = finiteNumber(name, 'vThreshold', options.vThreshold ?? 1)
-    const vReset = options.vReset === undefined ? 0 : options.vReset
-    this.vReset = vReset === null ? null : finiteNumber(name, 'vReset', vReset)
+    this.vThreshold = options.vThreshold ?? 1
+    this.vReset = options.vReset === undefined ? 0 : options.vReset
     this.surrogate = options.surrogate ?? 'sigmoid'
     this.detachReset = options.detachReset ?? false
     this.stepMode = options.stepMode ?? 's'
-    if (typeof this.surrogate !== 'string') {
-      throw new SpikenormError('ERR_ARGUMENT', `${name}: surrogate: expected 'atan' or 'sigmoid'`)
-    }
     const config = {
       ...leak,
       vThreshold: this.vThreshold,
@@ -148,8 +172,8 @@ export abstract class Neuron extends Module {
 /** Integrate-and-fire neurons without leak, SpikingJelly's `neuron.IFNode`: h = v + x. */
 export class IFNode extends Neuron {
   /** Throws `ERR_ARGUMENT` for a voltage that is not finite or an unknown surrogate. */
-  constructor(options: IFNodeOptions = {}) {
-    super(options, { decayInput: true })
+  constructor(options?: IFNodeOptions) {
+    super(readOptions(new.target.name, options, arguments, IF_SIGNATURE), { decayInput: true })
   }
 }
 
@@ -164,10 +188,13 @@ export class LIFNode extends Neuron {
   readonly decayInput: boolean
 
   /** Throws `ERR_ARGUMENT` for a tau of 1 or less, a voltage that is not finite or an unknown surrogate. */
-  constructor(options: LIFNodeOptions = {}) {
-    const tau = finiteNumber(new.target.name, 'tau', options.tau ?? 2)
-    const decayInput = options.decayInput ?? true
-    super(options, { tau, decayInput })
+  constructor(options?: LIFNodeOptions) {
+    const {
+      tau = 2,
+      decayInput = true,
+      ...rest
+    } = readOptions(new.target.name, options, arguments, LIF_SIGNATURE)
+    super(rest, { tau, decayInput })
     this.tau = tau
     this.decayInput = decayInput
   }

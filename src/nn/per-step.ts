@@ -1,4 +1,5 @@
 /** A module of its own for every time step: what per-step norms become when they are folded into the layer before. */
+import { boolean, readOptions, type Signature, stepMode } from '../arguments.js'
 import { type Checkpoint, combined } from '../checkpoint.js'
 import { SpikenormError } from '../errors.js'
 import type { Module, StepMode } from '../module.js'
@@ -18,6 +19,8 @@ export interface PerStepOptions {
    */
   cyclic?: boolean
 }
+
+const SIGNATURE: Signature<PerStepOptions> = { leading: ['modules'], options: { stepMode, cyclic: boolean } }
 
 /** What backward needs beside the container's own entry. */
 interface Recorded {
@@ -44,8 +47,9 @@ export class PerStep extends Container {
   #step = 0
 
   /** `modules[t]` is that of time step t; throws `ERR_ARGUMENT` for none, and for what is no module. */
-  constructor(modules: readonly Module[], options: PerStepOptions = {}) {
+  constructor(modules: readonly Module[], options?: PerStepOptions) {
     super()
+    const checked = readOptions(new.target.name, options, arguments, SIGNATURE)
     if (!Array.isArray(modules) || modules.length === 0) {
       throw new SpikenormError(
         'ERR_ARGUMENT',
@@ -55,8 +59,8 @@ export class PerStep extends Container {
     for (const [t, module] of modules.entries()) this.registerModule(String(t), module)
     this.#steps = [...modules]
     this.T = modules.length
-    this.cyclic = options.cyclic ?? false
-    if (options.stepMode !== undefined) this.stepMode = options.stepMode
+    this.cyclic = checked.cyclic ?? false
+    if (checked.stepMode !== undefined) this.stepMode = checked.stepMode
   }
 
   /** The module of time step `t`; counts from the end where negative. */

@@ -1,3 +1,4 @@
+import { readOptions, type Signature, stepMode } from '../arguments.js'
 import { type Checkpoint, combined } from '../checkpoint.js'
 import { Handle } from '../handle.js'
 import { Module, type StepMode } from '../module.js'
@@ -16,6 +17,16 @@ export interface PoolOptions {
   stepMode?: StepMode
 }
 
+const SIGNATURE: Signature<PoolOptions> = {
+  leading: ['kernelSize'],
+  options: {
+    stride: (where, name, value) => pair(where, name, value, 1),
+    padding: (where, name, value) => pair(where, name, value, 0),
+    stepMode,
+  },
+  positional: ['stride', 'padding'],
+}
+
 /** What {@link AvgPool2d} and {@link MaxPool2d} share: pooling of `[N, C, H, W]`; in step mode `'m'` of `[T, N, C, H, W]`. */
 export abstract class Pool2d extends Module {
   /** Height and width of the window. */
@@ -29,15 +40,16 @@ export abstract class Pool2d extends Module {
   readonly #tape = new Tape<{ saved: Handle }>()
 
   /** Throws `ERR_ARGUMENT` for a padding of more than half the window. */
-  constructor(kernelSize: Pair, options: PoolOptions = {}) {
+  constructor(kernelSize: Pair, options?: PoolOptions) {
     super()
-    const name = this.constructor.name
+    const name = new.target.name
+    const checked = readOptions(name, options, arguments, SIGNATURE)
     const window = {
       kernelSize: pair(name, 'kernelSize', kernelSize, 1),
-      stride: pair(name, 'stride', options.stride ?? kernelSize, 1),
-      padding: pair(name, 'padding', options.padding ?? 0, 0),
+      stride: pair(name, 'stride', checked.stride ?? kernelSize, 1),
+      padding: pair(name, 'padding', checked.padding ?? 0, 0),
     }
-    this.stepMode = options.stepMode ?? 's'
+    this.stepMode = checked.stepMode ?? 's'
     this.spec = new Handle(this.naming(() => native.pool2DSpec(window)))
     this.kernelSize = window.kernelSize
     this.stride = window.stride

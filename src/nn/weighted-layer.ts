@@ -1,10 +1,11 @@
 /** What convolution and the fully connected layer share: weight, bias, initialisation and the tape. */
+
+import { boolean, device, floatDType, type OptionChecks, placeOfParameters, stepMode } from '../arguments.js'
 import { type Checkpoint, combined } from '../checkpoint.js'
 import type { Device } from '../device.js'
 import type { DType } from '../dtype.js'
 import { Handle } from '../handle.js'
 import { isInitialising } from '../initialisation.js'
-import { placeOfParameters } from '../layers/arguments.js'
 import { Module, type StepMode } from '../module.js'
 import { native } from '../native.js'
 import { Tape } from '../tape.js'
@@ -22,6 +23,14 @@ export interface WeightedLayerOptions {
   device?: Device
 }
 
+/** @internal Checks of the options that Linear and Conv2d share. */
+export const WEIGHTED_LAYER_OPTIONS: OptionChecks<WeightedLayerOptions> = {
+  bias: boolean,
+  stepMode,
+  dtype: floatDType,
+  device,
+}
+
 /**
  * What {@link Linear} and {@link Conv2d} share. A recorded forward keeps its input (shared) and a copy of the weight, so backward is right even where the weight
  * has been changed in between.
@@ -36,7 +45,7 @@ export abstract class WeightedLayer extends Module {
   readonly #fanIn: number
   readonly #tape = new Tape<{ saved: Handle }>()
 
-  /** @internal Takes over the handle of a specification; `shape` is the weight's, outputs first. */
+  /** @internal Takes over the handle of a specification; `shape` is the weight's, outputs first; options are checked. */
   protected constructor(spec: () => number, shape: readonly number[], options: WeightedLayerOptions) {
     super()
     this.stepMode = options.stepMode ?? 's'

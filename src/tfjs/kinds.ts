@@ -126,8 +126,17 @@ class Extents {
   }
 }
 
-type ModuleArgs = Omit<AnyArgs, 'dtype'>
-type Make = (args: ModuleArgs, extents: Extents, axes: { time: number; channel: number }) => Module
+/** Arguments that are options of the module, by kind of module: the others are of tf.layers or say what its input is. */
+const NORM_OPTIONS = ['eps', 'momentum', 'affine', 'trackRunningStats', 'channelsLast', 'stepMode'] as const
+const NEU_NORM_OPTIONS = ['k', 'sharedAcrossChannels', 'channelsLast', 'stepMode'] as const
+const IF_OPTIONS = ['vThreshold', 'vReset', 'surrogate', 'detachReset', 'stepMode'] as const
+const LIF_OPTIONS = ['tau', 'decayInput', ...IF_OPTIONS] as const
+
+function optionsOf<Key extends keyof AnyArgs>(keys: readonly Key[], args: AnyArgs): Pick<AnyArgs, Key> {
+  return Object.fromEntries(keys.map((key) => [key, args[key]])) as Pick<AnyArgs, Key>
+}
+
+type Make = (args: AnyArgs, extents: Extents, axes: { time: number; channel: number }) => Module
 
 /** One maker for each class of a family. */
 function family<Name extends Kind, Class>(
@@ -142,12 +151,13 @@ function family<Name extends Kind, Class>(
 
 const norms = {
   ...family({ BatchNorm1d, BatchNorm2d, BatchNorm3d }, (Norm, args, extents, { channel }) => {
-    return new Norm(extents.at('number of channels', channel), args)
+    return new Norm(extents.at('number of channels', channel), optionsOf(NORM_OPTIONS, args))
   }),
   ...family(
     { ThresholdDependentBatchNorm1d, ThresholdDependentBatchNorm2d, ThresholdDependentBatchNorm3d },
     (Norm, args, extents, { channel }) => {
-      return new Norm(args.alpha ?? 1, args.vTh ?? 1, extents.at('number of channels', channel), args)
+      const channels = extents.at('number of channels', channel)
+      return new Norm(args.alpha ?? 1, args.vTh ?? 1, channels, optionsOf(NORM_OPTIONS, args))
     },
   ),
   ...family(
@@ -163,7 +173,7 @@ const norms = {
       return new Norm(
         extents.at('number of time steps', time),
         extents.at('number of channels', channel),
-        args,
+        optionsOf(NORM_OPTIONS, args),
       )
     },
   ),
@@ -177,19 +187,17 @@ const makers: Record<Kind, Make> = {
       extents.at('number of channels', channel),
       extents.at('height', height as number),
       extents.at('width', width as number),
-      args,
+      optionsOf(NEU_NORM_OPTIONS, args),
     )
   },
-  IFNode: (args) => new nn.IFNode(args),
-  LIFNode: (args) => new nn.LIFNode(args),
+  IFNode: (args) => new nn.IFNode(optionsOf(IF_OPTIONS, args)),
+  LIFNode: (args) => new nn.LIFNode(optionsOf(LIF_OPTIONS, args)),
 }
 
 /** A module of this kind for inputs of this shape, in which extents may be unknown. */
 export function makeModule(kind: Kind, given: AnyArgs, shape: readonly (number | null)[]): Module {
-  // What tf.layers means by a dtype is not for the module: it computes in float32.
-  const { dtype: _, ...rest } = given
-  const args: ModuleArgs = {
-    ...rest,
+  const args: AnyArgs = {
+    ...given,
     stepMode: given.stepMode ?? 'm',
     channelsLast: given.channelsLast ?? true,
   }

@@ -3,8 +3,8 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { didYouMean, nearest } from '../../src/cli/arguments.js'
 import { short, table } from '../../src/cli/text.js'
+import { didYouMean, nearest } from '../../src/did-you-mean.js'
 import { FIXTURES, ROOT, spikenorm } from './support.js'
 
 const COMMANDS = ['doctor', 'convert', 'bench']

@@ -1,6 +1,7 @@
 /** Folding a norm into the convolution or linear layer before it, by the keys of both. */
+
+import { nearest } from '../../did-you-mean.js'
 import { fold as foldLayers, type NormLayer, type nn, type Tensor, tensor } from '../../index.js'
-import { nearest } from '../arguments.js'
 import { Failure, UsageError } from '../errors.js'
 import { type Arguments, build, type FoundLayer, findLayers, onlyOwn, placeOf } from './layers.js'
 import type { Dict } from './rename.js'

@@ -1,4 +1,6 @@
 /** Which layer may have written these keys, and how to build one of a class for them. */
+
+import { didYouMean } from '../../did-you-mean.js'
 import {
   BatchNorm1d,
   BatchNorm2d,
@@ -16,7 +18,6 @@ import {
   ThresholdDependentBatchNorm2d,
   ThresholdDependentBatchNorm3d,
 } from '../../index.js'
-import { didYouMean } from '../arguments.js'
 import { UsageError } from '../errors.js'
 import type { Dict } from './rename.js'
 

@@ -1,7 +1,14 @@
-import { finiteNumber } from '../../layers/arguments.js'
+import { argumentError, type Check, notNegative, readOptions, type Signature } from '../../arguments.js'
 import { native } from '../../native.js'
 import type { Parameter } from '../../tensor.js'
-import { type BufferSpec, handles, type Moved, Optimizer, type OptimizerOptions } from './optimizer.js'
+import {
+  type BufferSpec,
+  handles,
+  type Moved,
+  OPTIMIZER_OPTIONS,
+  Optimizer,
+  type OptimizerOptions,
+} from './optimizer.js'
 
 /** Options of {@link Adam} and {@link AdamW}. */
 export interface AdamOptions extends OptimizerOptions {
@@ -9,6 +16,19 @@ export interface AdamOptions extends OptimizerOptions {
   betas?: readonly [number, number]
   /** Added to the denominator. Default 1e-8. */
   eps?: number
+}
+
+const betas: Check<readonly [number, number]> = (where, name, value) => {
+  if (!Array.isArray(value) || value.length !== 2) {
+    throw argumentError(where, name, 'two numbers in an array, such as [0.9, 0.999]', value)
+  }
+  return [notNegative(where, name, value[0]), notNegative(where, name, value[1])]
+}
+
+const SIGNATURE: Signature<AdamOptions> = {
+  leading: ['parameters'],
+  options: { ...OPTIMIZER_OPTIONS, betas, eps: notNegative },
+  positional: ['lr', 'betas', 'eps', 'weightDecay'],
 }
 
 /** Adam as `torch.optim.Adam`; `lr` is 1e-3 and `weightDecay` 0 unless given. */
@@ -21,13 +41,12 @@ export class Adam extends Optimizer {
   readonly weightDecay: number
 
   /** Throws `ERR_ARGUMENT` where PyTorch's raises `ValueError`, such as for betas outside [0, 1). */
-  constructor(parameters: Iterable<Parameter>, options: AdamOptions = {}) {
-    super(parameters, options.lr ?? 1e-3)
-    const name = this.constructor.name
-    const [beta1, beta2] = options.betas ?? [0.9, 0.999]
-    this.betas = [finiteNumber(name, 'betas', beta1, 0), finiteNumber(name, 'betas', beta2, 0)]
-    this.eps = finiteNumber(name, 'eps', options.eps ?? 1e-8, 0)
-    this.weightDecay = finiteNumber(name, 'weightDecay', options.weightDecay ?? this.defaultWeightDecay, 0)
+  constructor(parameters: Iterable<Parameter>, options?: AdamOptions) {
+    const checked = readOptions(new.target.name, options, arguments, SIGNATURE)
+    super(parameters, checked.lr ?? 1e-3)
+    this.betas = checked.betas ?? [0.9, 0.999]
+    this.eps = checked.eps ?? 1e-8
+    this.weightDecay = checked.weightDecay ?? this.defaultWeightDecay
     native.checkAdam(this.#config())
   }
 

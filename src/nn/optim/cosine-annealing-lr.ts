@@ -1,4 +1,4 @@
-import { finiteNumber, wholeNumber } from '../../layers/arguments.js'
+import { finiteNumber, wholeNumber } from '../../arguments.js'
 import type { Optimizer } from './optimizer.js'
 
 /** Options of {@link CosineAnnealingLR}. */

@@ -1,7 +1,9 @@
 /** What the optimisers share: parameters, the learning rate and the state dict. */
+
+import { notNegative, type OptionChecks } from '../../arguments.js'
 import { SpikenormError } from '../../errors.js'
-import { finiteNumber } from '../../layers/arguments.js'
-import { conversionOf } from '../../module.js'
+import { formatValue } from '../../format-value.js'
+import { conversionOf, Module } from '../../module.js'
 import { Parameter, Tensor, tensor, zeros } from '../../tensor.js'
 
 /** Options of every optimiser. */
@@ -10,6 +12,12 @@ export interface OptimizerOptions {
   lr?: number
   /** Weight decay (an L2 penalty; AdamW decays the parameter itself). Default as in PyTorch. */
   weightDecay?: number
+}
+
+/** @internal Checks of the options of every optimiser. */
+export const OPTIMIZER_OPTIONS: OptionChecks<OptimizerOptions> = {
+  lr: notNegative,
+  weightDecay: notNegative,
 }
 
 /** A tensor that an optimiser keeps for each parameter, named as in PyTorch's state. */
@@ -29,7 +37,31 @@ export interface Moved {
   isFirst: boolean
 }
 
-const NO_GRAD_OF_ITS_OWN = 'expected Parameters, as parameters() returns them'
+/** The parameters given to an optimiser, each once. */
+function parametersOf(name: string, given: unknown): Parameter[] {
+  const refuse: (advice: string, got?: unknown) => never = (advice, got = given) => {
+    throw new SpikenormError(
+      'ERR_ARGUMENT',
+      `${name}: parameters: expected Parameters, as net.parameters() returns them, got ${formatValue(got)}${advice}`,
+    )
+  }
+  const write = `; write new ${name}(net.parameters(), options)`
+  if (given instanceof Module || typeof given === 'function') refuse(write)
+  if (given instanceof Parameter) refuse(`; write new ${name}([parameter], options)`)
+  if (typeof (given as Iterable<unknown> | null | undefined)?.[Symbol.iterator] !== 'function') refuse(write)
+  const unique = [...new Set(given as Iterable<unknown>)]
+  if (unique.length === 0) refuse('', [])
+  for (const one of unique) {
+    if (one instanceof Parameter) continue
+    if (Array.isArray(one) && one[1] instanceof Parameter)
+      refuse(`, which has names; write new ${name}(net.parameters(), options)`, one)
+    if (one !== null && typeof one === 'object' && 'params' in one) {
+      refuse('; groups of parameters are not supported: make an optimiser for each', one)
+    }
+    refuse(write, one)
+  }
+  return unique as Parameter[]
+}
 
 /**
  * What the optimisers share: the parameters, the learning rate and a state dict. A step moves the parameters by the
@@ -44,14 +76,11 @@ export abstract class Optimizer {
 
   /** Parameters named twice are stepped once. Throws `ERR_ARGUMENT` for none, or for what is no Parameter. */
   constructor(parameters: Iterable<Parameter>, lr: number) {
-    const unique = [...new Set(parameters)]
-    const name = this.constructor.name
-    if (unique.length === 0 || unique.some((parameter) => !(parameter instanceof Parameter))) {
-      throw new SpikenormError('ERR_ARGUMENT', `${name}: parameters: ${NO_GRAD_OF_ITS_OWN}`)
-    }
+    const name = new.target.name
+    const unique = parametersOf(name, parameters)
     this.parameters = unique
     this.#slots = unique.map(() => null)
-    this.#lr = finiteNumber(name, 'lr', lr, 0)
+    this.#lr = notNegative(name, 'lr', lr)
   }
 
   /** @internal Buffers of each parameter; none where the options need none. */
@@ -66,7 +95,7 @@ export abstract class Optimizer {
   }
 
   set lr(lr: number) {
-    this.#lr = finiteNumber(this.constructor.name, 'lr', lr, 0)
+    this.#lr = notNegative(this.constructor.name, 'lr', lr)
   }
 
   /** Moves every parameter that has a gradient. Throws having moved none. */

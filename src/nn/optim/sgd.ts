@@ -1,7 +1,14 @@
-import { finiteNumber } from '../../layers/arguments.js'
+import { boolean, finiteNumber, notNegative, readOptions, type Signature } from '../../arguments.js'
 import { native } from '../../native.js'
 import type { Parameter } from '../../tensor.js'
-import { type BufferSpec, handles, type Moved, Optimizer, type OptimizerOptions } from './optimizer.js'
+import {
+  type BufferSpec,
+  handles,
+  type Moved,
+  OPTIMIZER_OPTIONS,
+  Optimizer,
+  type OptimizerOptions,
+} from './optimizer.js'
 
 /** Options of {@link SGD}. */
 export interface SGDOptions extends OptimizerOptions {
@@ -11,6 +18,12 @@ export interface SGDOptions extends OptimizerOptions {
   dampening?: number
   /** Whether to look ahead by the momentum, which then has to be above 0 and dampening 0. Default false. */
   nesterov?: boolean
+}
+
+const SIGNATURE: Signature<SGDOptions> = {
+  leading: ['parameters'],
+  options: { ...OPTIMIZER_OPTIONS, momentum: notNegative, dampening: finiteNumber, nesterov: boolean },
+  positional: ['lr', 'momentum', 'dampening', 'weightDecay', 'nesterov'],
 }
 
 /** Stochastic gradient descent as `torch.optim.SGD`; `lr` is 1e-3 unless given. */
@@ -25,13 +38,13 @@ export class SGD extends Optimizer {
   readonly nesterov: boolean
 
   /** Throws `ERR_ARGUMENT` where PyTorch's raises `ValueError`. */
-  constructor(parameters: Iterable<Parameter>, options: SGDOptions = {}) {
-    super(parameters, options.lr ?? 1e-3)
-    const name = this.constructor.name
-    this.momentum = finiteNumber(name, 'momentum', options.momentum ?? 0, 0)
-    this.dampening = finiteNumber(name, 'dampening', options.dampening ?? 0)
-    this.weightDecay = finiteNumber(name, 'weightDecay', options.weightDecay ?? 0, 0)
-    this.nesterov = options.nesterov ?? false
+  constructor(parameters: Iterable<Parameter>, options?: SGDOptions) {
+    const checked = readOptions(new.target.name, options, arguments, SIGNATURE)
+    super(parameters, checked.lr ?? 1e-3)
+    this.momentum = checked.momentum ?? 0
+    this.dampening = checked.dampening ?? 0
+    this.weightDecay = checked.weightDecay ?? 0
+    this.nesterov = checked.nesterov ?? false
     native.checkSgd(this.#config())
   }
 

@@ -1,0 +1,219 @@
+/** Checks of arguments: one way to refuse a wrong one, used by every constructor and function of the public API. */
+import { type Device, parseDevice } from './device.js'
+import { nearest } from './did-you-mean.js'
+import { type DType, expectFloatDType, parameterDType } from './dtype.js'
+import { type ErrorCode, SpikenormError } from './errors.js'
+import { meaningOf } from './foreign-names.js'
+import { formatValue, quote } from './format-value.js'
+import type { TensorOptions } from './tensor.js'
+
+/** The error for an argument: who was called, its name, what it should have been, and what it was. */
+export function argumentError(
+  where: string,
+  name: string,
+  expected: string,
+  got: unknown,
+  code: ErrorCode = 'ERR_ARGUMENT',
+): SpikenormError {
+  return new SpikenormError(code, `${where}: ${name}: expected ${expected}, got ${formatValue(got)}`)
+}
+
+/** Checks one value: returns it, or throws naming `where` it was given and its `name`. */
+export type Check<V> = (where: string, name: string, value: unknown) => V
+
+/** @returns `value`, a whole number from `least` to `most`; throws `ERR_ARGUMENT` otherwise. */
+export function wholeNumber(
+  where: string,
+  name: string,
+  value: unknown,
+  least = 1,
+  most = 0x7fffffff,
+): number {
+  if (!Number.isSafeInteger(value) || (value as number) < least || (value as number) > most) {
+    const range = most === 0x7fffffff ? `>= ${least}` : `from ${least} to ${most}`
+    throw argumentError(where, name, `a whole number ${range}`, value)
+  }
+  return value as number
+}
+
+/** @returns `value`, a finite number; throws `ERR_ARGUMENT` otherwise. */
+export function finiteNumber(
+  where: string,
+  name: string,
+  value: unknown,
+  least = Number.NEGATIVE_INFINITY,
+): number {
+  if (typeof value !== 'number' || !Number.isFinite(value) || value < least) {
+    const bound = least === Number.NEGATIVE_INFINITY ? '' : ` >= ${least}`
+    throw argumentError(where, name, `a finite number${bound}`, value)
+  }
+  return value
+}
+
+/** @returns `value`, a finite number of at least 0; throws `ERR_ARGUMENT` otherwise. */
+export function notNegative(where: string, name: string, value: unknown): number {
+  return finiteNumber(where, name, value, 0)
+}
+
+/** @returns `value`, which is true or false; throws `ERR_ARGUMENT` otherwise. */
+export function boolean(where: string, name: string, value: unknown): boolean {
+  if (typeof value !== 'boolean') throw argumentError(where, name, 'true or false', value)
+  return value
+}
+
+/** @returns `value`, a function; throws `ERR_ARGUMENT` otherwise. */
+export function callback<F extends (...args: never[]) => unknown>(
+  where: string,
+  name: string,
+  value: unknown,
+): F {
+  if (typeof value !== 'function') throw argumentError(where, name, 'a function', value)
+  return value as F
+}
+
+/** A check for one of a few words. */
+export function oneOf<W extends string>(words: readonly W[], code: ErrorCode = 'ERR_ARGUMENT'): Check<W> {
+  const expected = words.map((word) => `'${word}'`).join(' or ')
+  return (where, name, value) => {
+    if (!words.includes(value as W)) throw argumentError(where, name, expected, value, code)
+    return value as W
+  }
+}
+
+/** A check that allows `null` beside what `check` does. */
+export function nullable<V>(check: Check<V>): Check<V | null> {
+  return (where, name, value) => (value === null ? null : check(where, name, value))
+}
+
+/** `'s'` or `'m'`; which of them a class can be in is for the class to say. */
+export const stepMode = oneOf(['s', 'm'], 'ERR_STEP_MODE')
+
+/** A device that can be used, by its full name. */
+export const device: Check<Device> = (where, _, value) => parseDevice(value, where)
+
+/** The dtype of a layer's inputs. */
+export const floatDType: Check<DType> = (where, _, value) => expectFloatDType(value, where)
+
+/** Where and in which dtype a layer keeps its parameters: its options, which have been checked. */
+export function placeOfParameters(options: { dtype?: DType; device?: Device }): Required<TensorOptions> {
+  return { dtype: parameterDType(options.dtype ?? 'float32'), device: options.device ?? 'cpu' }
+}
+
+/** A check for every option. */
+export type OptionChecks<O> = { readonly [K in keyof O]-?: Check<Exclude<O[K], undefined>> }
+
+/** How something with options is called. */
+export interface Signature<O> {
+  /** What is called, as users write it. Default: `new` and the class. */
+  readonly call?: string
+  /** Names of the arguments before the options. */
+  readonly leading: readonly string[]
+  /** The options. */
+  readonly options: OptionChecks<O>
+  /** Options in the order in which PyTorch or SpikingJelly takes them without names; `''` for one that is none here. */
+  readonly positional?: readonly ((keyof O & string) | '')[]
+}
+
+/**
+ * The options of a call, each read once and checked, and absent where it is undefined. `given` are the call's `arguments`.
+ * Throws `ERR_ARGUMENT`, saying what to write, for an unknown option, for anything that is no plain object and for
+ * arguments behind the options.
+ */
+export function readOptions<O extends object>(
+  where: string,
+  options: unknown,
+  given: ArrayLike<unknown>,
+  signature: Signature<O>,
+): O {
+  if (given.length > signature.leading.length + 1) throw surplus(where, given, signature)
+  if (options === undefined) return {} as O
+  if (!isPlainObject(options)) throw noOptions(where, given, signature)
+  const checks = signature.options as Record<string, Check<unknown>>
+  const read: Record<string, unknown> = {}
+  for (const key of Object.keys(options)) {
+    const value = (options as Record<string, unknown>)[key]
+    if (value === undefined) continue
+    if (!Object.hasOwn(checks, key)) throw unknownOption(where, key, signature)
+    read[key] = (checks[key] as Check<unknown>)(where, key, value)
+  }
+  return read as O
+}
+
+/** Throws `ERR_ARGUMENT` for more arguments than something without options takes. To be called with `arguments`. */
+export function refuseSurplus(
+  where: string,
+  given: ArrayLike<unknown>,
+  call: string,
+  leading: readonly string[],
+) {
+  if (given.length <= leading.length) return
+  const names = leading.join(', ')
+  const what = `takes ${leading.length === 0 ? 'no argument' : `${leading.length} ${leading.length === 1 ? 'argument' : 'arguments'}`}`
+  throw new SpikenormError(
+    'ERR_ARGUMENT',
+    `${where}: ${what}: write ${call}(${names}); got ${formatValue(given[leading.length])} beside`,
+  )
+}
+
+/** Whether a value is an object literal, of this realm or another; not an array and not of a class. */
+function isPlainObject(value: unknown): value is object {
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) return false
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return prototype === null || Object.getPrototypeOf(prototype) === null
+}
+
+/** Whether a value could be an option's, so that the message may show how it is written. */
+const isShowable = (value: unknown) =>
+  value === null || ['number', 'boolean', 'string'].includes(typeof value)
+
+/** The call as it should be written, with the positional values under their names where they are known. */
+function writeInstead<O>(where: string, given: ArrayLike<unknown>, signature: Signature<O>): string {
+  const { call = `new ${where}`, leading, positional = [] } = signature
+  const values = Array.from(given).slice(leading.length)
+  const named = values.flatMap((value, i) => {
+    const name = positional[i]
+    return name && isShowable(value) ? [`${name}: ${formatValue(value)}`] : []
+  })
+  const options = named.length === 0 ? 'options' : `{ ${named.join(', ')} }`
+  return `write ${call}(${[...leading, options].join(', ')})`
+}
+
+function noOptions<O>(where: string, given: ArrayLike<unknown>, signature: Signature<O>): SpikenormError {
+  const got = formatValue(given[signature.leading.length])
+  return new SpikenormError(
+    'ERR_ARGUMENT',
+    `${where}: options: expected an object with named options, got ${got}; ${writeInstead(where, given, signature)}`,
+  )
+}
+
+function surplus<O>(where: string, given: ArrayLike<unknown>, signature: Signature<O>): SpikenormError {
+  const at = signature.leading.length
+  // Where the options are in their place, what is behind them is too much; otherwise all of it lacks its name.
+  if (!isPlainObject(given[at]) && given[at] !== undefined) return noOptions(where, given, signature)
+  return new SpikenormError(
+    'ERR_ARGUMENT',
+    `${where}: expected at most ${at + 1} arguments, got ${given.length}; ${writeInstead(where, [], signature)}`,
+  )
+}
+
+function unknownOption<O>(where: string, key: string, signature: Signature<O>): SpikenormError {
+  const { call = `new ${where}`, leading, options } = signature
+  const known = Object.keys(options)
+  const meaning = meaningOf(key, [...known, ...leading])
+  const shown = quote(key)
+  const all = known.length === 0 ? 'there are no options' : `the options are ${known.join(', ')}`
+  if (meaning === 'unsupported') return refused(`${shown} is not supported; ${all}`)
+  const meant = meaning ?? nearest(key, [...known, ...leading])
+  if (meant !== undefined && known.includes(meant)) {
+    return refused(`there is no option ${shown}; did you mean ${meant}?`)
+  }
+  if (meant !== undefined) {
+    const write = `${call}(${[...leading, 'options'].join(', ')})`
+    return refused(`there is no option ${shown}; ${meant} is an argument of its own: write ${write}`)
+  }
+  return refused(`there is no option ${shown}; ${all}`)
+
+  function refused(fact: string) {
+    return new SpikenormError('ERR_ARGUMENT', `${where}: options: ${fact}`)
+  }
+}

@@ -1,0 +1,135 @@
+// Options are honoured or refused: one helper reads them for every constructor and function.
+import { describe, expect, it } from 'vitest'
+import { BatchNorm2d, NeuNorm, nn, optim, SpikenormError } from '../src/index.js'
+
+const parameters = () => new nn.Linear(1, 1).parameters()
+
+function messageOf(call: () => unknown): string {
+  try {
+    call()
+  } catch (thrown) {
+    expect(thrown).toBeInstanceOf(SpikenormError)
+    expect((thrown as SpikenormError).code).toBe('ERR_ARGUMENT')
+    return (thrown as Error).message
+  }
+  throw new Error('nothing was thrown')
+}
+
+const untyped = <T>(value: T) => value as never
+
+describe('what is written for Python says how it is written here', () => {
+  const cases: [what: string, call: () => unknown, ...said: string[]][] = [
+    ['Python spelling', () => new BatchNorm2d(3, untyped({ step_mode: 'm' })), "'step_mode'", 'stepMode?'],
+    ['a slip', () => new BatchNorm2d(3, untyped({ momentun: 0.2 })), 'momentum?'],
+    ['another case', () => new BatchNorm2d(3, untyped({ stepmode: 'm' })), 'stepMode?'],
+    [
+      'track_running_stats',
+      () => new BatchNorm2d(3, untyped({ track_running_stats: false })),
+      'trackRunningStats?',
+    ],
+    [
+      'num_features',
+      () => new BatchNorm2d(3, untyped({ num_features: 3 })),
+      'new BatchNorm2d(numFeatures, options)',
+    ],
+    ['groups', () => new nn.Conv2d(4, 4, 3, untyped({ groups: 4 })), "'groups' is not supported"],
+    ['padding_mode', () => new nn.Conv2d(4, 4, 3, untyped({ padding_mode: 'zeros' })), 'not supported'],
+    ['ceil_mode', () => new nn.MaxPool2d(2, untyped({ ceil_mode: true })), 'not supported'],
+    ['v_threshold', () => new nn.LIFNode(untyped({ v_threshold: 0.5 })), 'vThreshold?'],
+    ['surrogate_function', () => new nn.IFNode(untyped({ surrogate_function: 'atan' })), 'surrogate?'],
+    ['learningRate', () => new optim.Adam(parameters(), untyped({ learningRate: 1 })), 'lr?'],
+    ['weight_decay', () => new optim.SGD(parameters(), untyped({ weight_decay: 1 })), 'weightDecay?'],
+    ['stride in its place', () => Reflect.construct(nn.Conv2d, [1, 4, 3, 2, 1]), '{ stride: 2, padding: 1 }'],
+    [
+      'bias in its place',
+      () => new nn.Linear(2, 2, untyped(false)),
+      'new Linear(inFeatures, outFeatures, { bias: false })',
+    ],
+    ['lr in its place', () => new optim.Adam(parameters(), untyped(0.1)), '{ lr: 0.1 }'],
+    ['eps in its place', () => new BatchNorm2d(3, untyped(1e-4)), '{ eps: 0.0001 }'],
+    ['k in its place', () => new NeuNorm(1, 1, 1, untyped(0.5)), '{ k: 0.5 }'],
+    ['tau in its place', () => new nn.LIFNode(untyped(2)), 'new LIFNode({ tau: 2 })'],
+    [
+      'something behind the options',
+      () => Reflect.construct(BatchNorm2d, [3, {}, 1]),
+      'at most 2 arguments',
+      'got 3',
+    ],
+  ]
+  for (const [what, call, ...said] of cases) {
+    it(what, () => {
+      const message = messageOf(call)
+      for (const words of said) expect(message).toContain(words)
+    })
+  }
+})
+
+describe('what is no options object is refused', () => {
+  class Options {
+    eps = 1
+  }
+  const values = [null, 1, 'm', true, [], () => {}, Options, new Options(), new Map(), Symbol('x'), 3n]
+  for (const value of values) {
+    it(`${String(value)} (${typeof value})`, () => {
+      expect(messageOf(() => new BatchNorm2d(3, value as never))).toContain('options: expected an object')
+    })
+  }
+})
+
+describe('values of options', () => {
+  it('undefined counts as absent', () => {
+    const norm = new BatchNorm2d(3, untyped({ eps: undefined, momentum: undefined, groups: undefined }))
+    expect([norm.eps, norm.momentum]).toEqual([1e-5, 0.1])
+  })
+
+  it('null is allowed where it means something, and nowhere else', () => {
+    expect(new BatchNorm2d(3, { momentum: null }).momentum).toBeNull()
+    expect(new nn.LIFNode({ vReset: null }).vReset).toBeNull()
+    expect(messageOf(() => new BatchNorm2d(3, untyped({ eps: null })))).toContain('got null')
+    expect(messageOf(() => new nn.LIFNode(untyped({ tau: null })))).toContain('got null')
+  })
+
+  it('a flag is true or false', () => {
+    expect(messageOf(() => new nn.Linear(1, 1, untyped({ bias: 'no' })))).toContain(
+      "bias: expected true or false, got 'no'",
+    )
+    expect(messageOf(() => new BatchNorm2d(3, untyped({ affine: 0 })))).toContain('got 0')
+  })
+
+  it('each is read once', () => {
+    let reads = 0
+    const options = {
+      get eps() {
+        return reads++ === 0 ? 0.5 : Number.NaN
+      },
+    }
+    expect(new BatchNorm2d(3, options).eps).toBe(0.5)
+  })
+
+  it('eps of a norm is above 0, as PyTorch asks in training', () => {
+    for (const eps of [0, -1, Number.NaN, Number.POSITIVE_INFINITY, '1e-5']) {
+      expect(messageOf(() => new BatchNorm2d(3, { eps: eps as never }))).toContain(
+        'eps: expected a finite number > 0',
+      )
+    }
+  })
+
+  it('options without a prototype and of another realm are taken', async () => {
+    const { runInNewContext } = await import('node:vm')
+    expect(new BatchNorm2d(3, Object.assign(Object.create(null), { eps: 0.5 })).eps).toBe(0.5)
+    expect(new BatchNorm2d(3, runInNewContext('({ eps: 0.5 })')).eps).toBe(0.5)
+  })
+})
+
+it('a class of a user may take more arguments of its own', () => {
+  class Named extends BatchNorm2d {
+    constructor(
+      numFeatures: number,
+      options: object,
+      readonly label: string,
+    ) {
+      super(numFeatures, options)
+    }
+  }
+  expect(new Named(3, { eps: 0.5 }, 'first').label).toBe('first')
+})
