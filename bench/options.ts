@@ -46,52 +46,59 @@ export class OptionError extends Error {}
 
 const README_HELP = IS_PACKAGED
   ? ''
-  : `  --readme <json>      measures nothing: writes the README's table and plot from a result file
+  : `  --readme <json>      measures nothing: writes the README's table and plot from
+                       a result file
 `
 
-export const HELP = `Measures the layers of spikenorm, beside memory copies and beside PyTorch and SpikingJelly.
+export const HELP = `Measures the layers of spikenorm, beside memory copies and beside PyTorch and
+SpikingJelly.
 
 Usage: ${COMMAND} [options]
 
 What is measured
-  --suite <names>      ${SUITES.join(', ')} or all     (default: layers)
+  --suite <names>      ${SUITES.join(', ')} or all
+                       (default: layers)
                        layers    every layer, direction, shape and dtype
-                       napi      small tensors one step a call: what calling costs from JavaScript
+                       napi      small tensors, one step a call: the cost of calls
                        scaling   threads 1 to 8, T 1 to 32, batch 1 to 512
                        memory    bytes of a training step
                        training  seconds per epoch of the demo's net
   --layer <names>      ${LAYERS.join(', ')}
   --direction <names>  ${DIRECTIONS.join(', ')}
-  --shape <shape>      T,N,C,L or T,N,C,HxW or T,N,C,DxHxW; may be given several times
+  --shape <shape>      T,N,C,L or T,N,C,HxW or T,N,C,DxHxW; may be given often
   --dtype <names>      ${DTYPES.join(', ')}
-  --device <names>     cpu, cuda, cuda:<n>                     (default: each device present)
-  --cache <names>      ${CACHES.join(', ')}: buffers that outgrow the last-level cache, or one that stays in it
-                       (default: cold on the CPU, both on CUDA)
-Several names are separated by commas; without an option, all of them are measured.
+  --device <names>     cpu, cuda, cuda:<n>           (default: all that are there)
+  --cache <names>      ${CACHES.join(', ')}: buffers that outgrow the last-level cache, or
+                       one that stays in it (default: cold on the CPU, both on
+                       CUDA)
+Several names are separated by commas; without an option, all are measured.
 
 Peers
-  --peers <names>      torch: PyTorch and SpikingJelly as they are used on the device; none; or some of
-                       ${PEERS.join(', ')}     (default: none)
-  --python <path>      a Python that has them                   (default: python3; see ${MANUAL})
+  --peers <names>      torch: PyTorch and SpikingJelly as they are used on the
+                       device; none; or some of ${PEERS.slice(0, 3).join(', ')},
+                       ${PEERS.slice(3).join(', ')}         (default: none)
+  --python <path>      a Python that has them        (default: python3;
+                       see ${MANUAL})
 
 How
-  --threads <n>        CPU threads of both sides                (default: all, here ${availableParallelism()})
-  --repeats <n>        samples of each cell                     (default: 50)
-  --seconds <s>        time for each cell, if that is less      (default: 2)
-  --minutes <m>        starts nothing new after this many minutes; what was not measured is said
+  --threads <n>        CPU threads of both sides     (default: all, here ${availableParallelism()})
+  --repeats <n>        samples of each cell          (default: 50)
+  --seconds <s>        time for each cell, if less   (default: 2)
+  --minutes <m>        starts nothing new after this many minutes and says what
+                       was not measured
   --quick              small shapes and few samples: under a minute
   --check-only         only compares results with float64; measures nothing
 
 Output
-  --json <file>        every number, with date, machine, versions, commit and command
+  --json <file>        every number, with date, machine, versions and commit
   --plot <file.svg>    a plot of the layer suite
   --compare <old.json> ratios of this run to an earlier result
 ${README_HELP}  --help               this text
 
 Examples:
   ${COMMAND} --quick
-  ${COMMAND} --layer tebn --dtype float32 --peers torch --python .venv/bin/python
-  ${COMMAND} --json new.json --compare ${IS_PACKAGED ? 'old.json' : 'bench/results/cpu.json'}
+  ${COMMAND} --layer tebn --peers torch --python .venv/bin/python
+  ${COMMAND} --json new.json --compare ${IS_PACKAGED ? 'old.json' : 'bench/results/cpu-2026-11-28.json'}
 `
 
 export function parseOptions(argv: string[]): Options | 'help' {

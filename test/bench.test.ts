@@ -1,5 +1,6 @@
 // What of the benchmark is no measurement: formulas, options, statistics, comparison, plot, the README's table.
 
+import { readdirSync } from 'node:fs'
 import { cuda } from 'spikenorm'
 import { describe, expect, it } from 'vitest'
 import { LAYERS, passBytes } from '../bench/cases/layers.js'
@@ -10,11 +11,12 @@ import { setCount } from '../bench/measure/sets.js'
 import { gigabytesPerSecond, quantile, summarise } from '../bench/measure/statistics.js'
 import { HELP, OptionError, parseOptions } from '../bench/options.js'
 import { compareRows, comparisonText, geometricMean } from '../bench/report/compare.js'
+import { copyDoubt } from '../bench/report/copy.js'
 import { panelsOf, renderPlot } from '../bench/report/plot.js'
 import { END, linesOf, replaceSummary, START, summary } from '../bench/report/readme.js'
-import { FORMAT, type LayerRow, type ResultFile } from '../bench/report/results.js'
-import { bytes, renderMarkdown, renderTable, short } from '../bench/report/table.js'
-import { layerTable } from '../bench/report/tables.js'
+import { FORMAT, type LayerRow, type ResultFile, readResults } from '../bench/report/results.js'
+import { bytes, type Column, renderMarkdown, renderTable, short } from '../bench/report/table.js'
+import { layerTable, memoryTable, napiTable, scalingTable, trainingTable } from '../bench/report/tables.js'
 
 const time = (median: number, spread = 0.1) => ({
   median,
@@ -223,6 +225,86 @@ describe('tables', () => {
     expect(renderMarkdown(columns, [['a', 10]] as [string, number][])).toBe(
       '| name | n   |\n| ---- | --- |\n| a    | 10  |',
     )
+  })
+
+  const WIDTH = 80
+  const tooWide = (text: string) => text.split('\n').filter(({ length }) => length > WIDTH)
+
+  it('break their titles where they would be wider than a terminal', () => {
+    const columns = ['one two', 'a long title of words'].map(
+      (title): Column<string> => ({ title, numeric: true, value: (value) => value }),
+    )
+    const wide = { title: 'x'.repeat(60), numeric: false, key: true, value: () => '' }
+    expect(renderTable([wide, ...columns], ['1']).split('\n')).toEqual([
+      `${' '.repeat(71)}a`,
+      `${' '.repeat(68)}long`,
+      `${' '.repeat(67)}title`,
+      `${' '.repeat(62)}one     of`,
+      `${'x'.repeat(60)}  two  words`,
+      `${'─'.repeat(60)}  ───  ─────`,
+      `${' '.repeat(64)}1      1`,
+    ])
+  })
+
+  it('go on below themselves where that is not enough, with the key columns once more', () => {
+    const columns: Column<number>[] = [
+      { title: 'row', numeric: false, key: true, value: (row) => `r${row}` },
+      ...Array.from({ length: 9 }, (_, i) => ({
+        title: `column${i}-of-the-table`,
+        numeric: true,
+        value: (row: number) => String(row * i),
+      })),
+    ]
+    const text = renderTable(columns, [1, 2])
+    expect(tooWide(text)).toEqual([])
+    const blocks = text.split('\n\n').map((block) => block.split('\n'))
+    expect(blocks.length).toBeGreaterThan(1)
+    for (const block of blocks)
+      expect(block.map((line) => line.slice(0, 3))).toEqual(['row', '───', 'r1 ', 'r2 '])
+    for (let i = 0; i < 9; i++) expect(text.split(`column${i}-`)).toHaveLength(2)
+  })
+
+  it('fit into 80 columns for every result there is, and so does the help', () => {
+    const folder = new URL('../bench/results/', import.meta.url)
+    const files = readdirSync(folder).filter((name) => name.endsWith('.json'))
+    expect(files.length).toBeGreaterThan(2)
+    for (const name of files) {
+      const results = readResults(new URL(name, folder).pathname)
+      const { layers = [], napi, scaling, memory, training } = results.suites
+      const caseOf = ({ device, shape, dtype, cache, launch }: LayerRow) =>
+        [device, shape, dtype, cache, launch].join()
+      const tables = [...new Set(layers.map(caseOf))].map((key) =>
+        layerTable(layers.filter((row) => caseOf(row) === key)),
+      )
+      if (napi) tables.push(napiTable(napi))
+      if (scaling) tables.push(scalingTable(scaling))
+      if (memory) tables.push(memoryTable(memory))
+      if (training) tables.push(trainingTable(training))
+      if (layers.length > 0) tables.push(comparisonText(results, results))
+      for (const table of tables) expect(tooWide(table), name).toEqual([])
+    }
+    expect(tooWide(HELP)).toEqual([])
+  })
+
+  it('show no percentage of a copy that cannot be right, and say why', () => {
+    const slow = row({ percentOfCopy: 8400, copy: { time: time(8000), gigabytesPerSecond: 0.066 } })
+    const table = layerTable([slow, row({ direction: 'backward' })])
+    expect(table).toMatch(/forward .* +\? /)
+    expect(table).toMatch(/backward .* +80 /)
+    expect(table).toContain('copy 25.0 GB/s')
+    expect(table).toContain('  ? the copy was slower than the layer')
+    expect(table).not.toContain('8400')
+    expect(layerTable([slow])).toContain('no copy to compare with')
+    expect(layerTable([row()])).not.toContain('?')
+    expect(panelsOf([slow, row()])[0]?.copySpeed).toBe(25)
+    expect(panelsOf([slow])[0]?.copySpeed).toBeNull()
+    expect(renderPlot([slow], '')).not.toMatch(/NaN|Infinity|null/)
+    const fast = { time: time(0), gigabytesPerSecond: Number.POSITIVE_INFINITY }
+    expect(copyDoubt(row({ percentOfCopy: 0, copy: fast }))).toContain('faster than memory')
+    expect(copyDoubt(row({ copy: { time: time(1), gigabytesPerSecond: 2000 } }))).toContain('faster')
+    expect(copyDoubt(row({ device: 'cuda:0', copy: { time: time(1), gigabytesPerSecond: 4000 } }))).toBeNull()
+    const summarised = summary(file([slow, row({ direction: 'backward' })]), 'plot.svg')
+    expect(summarised).toContain('| ?, 80 ')
   })
 
   it('show three digits that matter', () => {

@@ -31,11 +31,10 @@ export function comparisonText(now: ResultFile, before: ResultFile): string {
   if (compared.length === 0)
     return 'No measurement of this run is in the old result, so there is nothing to compare.'
   const columns: Column<Comparison>[] = [
-    { title: 'layer', numeric: false, value: ({ row }) => LABELS[row.layer] },
-    { title: 'direction', numeric: false, value: ({ row }) => row.direction },
-    { title: 'shape', numeric: false, value: ({ row }) => row.shape },
-    { title: 'dtype', numeric: false, value: ({ row }) => row.dtype },
-    { title: 'device', numeric: false, value: ({ row }) => `${row.device} ${row.cache}` },
+    { title: 'layer', numeric: false, key: true, value: ({ row }) => LABELS[row.layer] },
+    { title: 'direction', numeric: false, key: true, value: ({ row }) => row.direction },
+    { title: 'shape', numeric: false, key: true, value: ({ row }) => row.shape },
+    { title: 'dtype', numeric: false, key: true, value: ({ row }) => row.dtype },
     { title: 'old µs', numeric: true, value: ({ old }) => short(old.time.median) },
     { title: 'new µs', numeric: true, value: ({ row }) => short(row.time.median) },
     {
@@ -44,12 +43,18 @@ export function comparisonText(now: ResultFile, before: ResultFile): string {
       value: ({ ratio, overlap }) => `${short(ratio)}${overlap ? ' ~' : '  '}`,
     },
   ]
+  const placeOf = ({ row }: Comparison) => `${row.device}, ${row.cache}`
+  const tables = [...new Set(compared.map(placeOf))].map((place) => {
+    const there = compared.filter((each) => placeOf(each) === place)
+    return `${place}\n${renderTable(columns, there)}`
+  })
   const mean = geometricMean(compared.map(({ ratio }) => ratio))
   const machines =
     now.machine.cpu === before.machine.cpu && now.machine.cores === before.machine.cores
       ? ''
-      : `\nThe old result is of another machine: ${before.machine.cpu}, ${before.machine.cores} cores.`
-  return `Compared with ${before.commit} of ${before.date} (~: the quartiles overlap):${machines}
-${renderTable(columns, compared)}
+      : `\nThe old result is of another machine: ${before.machine.cpu},\n${before.machine.cores} cores.`
+  return `Compared with ${before.commit} of ${before.date}
+(~: the quartiles overlap):${machines}
+${tables.join('\n\n')}
 New over old, geometric mean of ${compared.length}: ${short(mean)}`
 }

@@ -3,6 +3,7 @@
 
 import { LABELS } from '../cases/layers.js'
 import { OURS } from '../measure/native.js'
+import { copySpeed } from './copy.js'
 import type { LayerRow } from './results.js'
 import { short } from './table.js'
 
@@ -26,7 +27,8 @@ interface Group {
 
 export interface Panel {
   title: string
-  copySpeed: number
+  /** absent where no copy was measured at the speed of memory */
+  copySpeed: number | null
   groups: Group[]
 }
 
@@ -39,7 +41,7 @@ export function panelsOf(rows: readonly LayerRow[]): Panel[] {
   }
   return [...panels].map(([title, members]) => ({
     title,
-    copySpeed: Math.max(...members.map(({ copy }) => copy.gigabytesPerSecond)),
+    copySpeed: copySpeed(members),
     groups: members.map((row) => ({ label: `${LABELS[row.layer]} ${row.direction}`, bars: barsOf(row) })),
   }))
 }
@@ -78,8 +80,8 @@ function heightOf({ groups }: Panel): number {
   return PANEL_TITLE + groups.reduce((sum, group) => sum + groupHeight(group), 0) + AXIS
 }
 
-function renderPanel({ title, copySpeed, groups }: Panel, names: string[], top: number): string {
-  const fastest = Math.max(copySpeed, ...groups.flatMap(({ bars }) => bars.map(({ speed }) => speed)))
+function renderPanel({ title, copySpeed: copy, groups }: Panel, names: string[], top: number): string {
+  const fastest = Math.max(copy ?? 0, ...groups.flatMap(({ bars }) => bars.map(({ speed }) => speed)))
   const x = (speed: number) => LABEL_WIDTH + (speed / (fastest * 1.08)) * (WIDTH - LABEL_WIDTH - 16)
   const lines = [`<text x="12" y="${top + 18}" font-weight="600">${escaped(title)}</text>`]
   let y = top + PANEL_TITLE
@@ -97,13 +99,13 @@ function renderPanel({ title, copySpeed, groups }: Panel, names: string[], top: 
     }
     y += GAP
   }
-  const at = x(copySpeed).toFixed(1)
-  lines.push(
-    `<line x1="${at}" x2="${at}" y1="${top + PANEL_TITLE}" y2="${y}" stroke="#333" stroke-dasharray="4 3"/>`,
-  )
-  lines.push(
-    `<text x="${at}" y="${y + 12}" text-anchor="end" fill="#333">copy ${short(copySpeed)} GB/s</text>`,
-  )
+  if (copy !== null) {
+    const at = x(copy).toFixed(1)
+    lines.push(
+      `<line x1="${at}" x2="${at}" y1="${top + PANEL_TITLE}" y2="${y}" stroke="#333" stroke-dasharray="4 3"/>`,
+      `<text x="${at}" y="${y + 12}" text-anchor="end" fill="#333">copy ${short(copy)} GB/s</text>`,
+    )
+  }
   return lines.join('\n')
 }
 

@@ -4,6 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import { LABELS } from '../cases/layers.js'
 import { ROOT } from '../paths.js'
+import { percentText } from './copy.js'
 import { renderPlot } from './plot.js'
 import { type LayerRow, type PeerCell, ResultError, type ResultFile, readResults } from './results.js'
 import { type Column, renderMarkdown, short } from './table.js'
@@ -40,7 +41,7 @@ export function summary(results: ResultFile, plot: string): string {
     { title: 'T, N, C, H×W', numeric: false, value: ({ forward }) => forward.shape.replaceAll('x', '×') },
     { title: 'layer', numeric: false, value: ({ forward }) => LABELS[forward.layer] },
     { title: 'forward, backward µs', numeric: true, value: pair((row) => short(row.time.median)) },
-    { title: '% of copy', numeric: true, value: pair((row) => row.percentOfCopy.toFixed(0)) },
+    { title: '% of copy', numeric: true, value: pair(percentText) },
     ...peers.map((name) => ({
       title: `faster than ${name}`,
       numeric: true,

@@ -2,6 +2,7 @@
 
 import { LABELS } from '../cases/layers.js'
 import { quantile, type Timing } from '../measure/statistics.js'
+import { copySpeed, doubts, percentText } from './copy.js'
 import type { LayerRow, MemoryRow, NapiRow, PeerCell, ScalingRow, TrainingRow } from './results.js'
 import { bytes, type Column, renderTable, short } from './table.js'
 
@@ -31,26 +32,28 @@ export function layerTable(rows: LayerRow[]): string {
   const where =
     device === 'cpu' ? `${threads} CPU thread${threads === 1 ? '' : 's'}` : `${device} (${launch})`
   const columns: Column<LayerRow>[] = [
-    { title: 'layer', numeric: false, value: ({ layer }) => LABELS[layer] },
-    { title: 'direction', numeric: false, value: ({ direction }) => direction },
+    { title: 'layer', numeric: false, key: true, value: ({ layer }) => LABELS[layer] },
+    { title: 'direction', numeric: false, key: true, value: ({ direction }) => direction },
     { title: 'µs', numeric: true, value: ({ time }) => timeText(time) },
     { title: 'bytes', numeric: true, value: (row) => bytes(row.bytes) },
     { title: 'GB/s', numeric: true, value: (row) => short(row.gigabytesPerSecond) },
-    { title: '% of copy', numeric: true, value: (row) => row.percentOfCopy.toFixed(0) },
+    { title: '% of copy', numeric: true, value: percentText },
     ...peersOf(rows).map((name) => ({
       title: `vs ${name}`,
       numeric: true,
       value: (row: LayerRow) => speedupText(row.peers[name]),
     })),
   ]
-  const title = `${shape} ${dtype}, ${cache}, ${where}; copy ${short((rows[0] as LayerRow).copy.gigabytesPerSecond)} GB/s`
-  return [title, renderTable(columns, rows), reasons(rows)].filter(Boolean).join('\n')
+  const speed = copySpeed(rows)
+  const copy = speed === null ? 'no copy to compare with' : `copy ${short(speed)} GB/s`
+  const title = `${shape} ${dtype}, ${cache}, ${where}; ${copy}`
+  return [title, renderTable(columns, rows), ...doubts(rows), reasons(rows)].filter(Boolean).join('\n')
 }
 
 export function napiTable(rows: NapiRow[]): string {
   const columns: Column<NapiRow>[] = [
-    { title: 'call', numeric: false, value: ({ what }) => what },
-    { title: 'direction', numeric: false, value: ({ direction }) => direction ?? '' },
+    { title: 'call', numeric: false, key: true, value: ({ what }) => what },
+    { title: 'direction', numeric: false, key: true, value: ({ direction }) => direction ?? '' },
     { title: 'µs per call', numeric: true, value: ({ time }) => timeText(time) },
     {
       title: 'of one channel',
@@ -80,21 +83,25 @@ export function napiTable(rows: NapiRow[]): string {
 
 export function scalingTable(rows: ScalingRow[]): string {
   const columns: Column<ScalingRow>[] = [
-    { title: 'device', numeric: false, value: ({ device }) => device },
-    { title: 'axis', numeric: false, value: ({ axis }) => axis },
     {
-      title: 'value',
-      numeric: true,
-      value: (row) => `${row.value}${row.beyondCores ? ' (beyond the cores)' : ''}`,
+      title: 'what',
+      numeric: false,
+      key: true,
+      value: ({ axis, value, beyondCores }) => `${axis} ${value}${beyondCores ? ' *' : ''}`,
     },
-    { title: 'layer', numeric: false, value: ({ layer }) => LABELS[layer] },
-    { title: 'direction', numeric: false, value: ({ direction }) => direction },
+    { title: 'layer', numeric: false, key: true, value: ({ layer }) => LABELS[layer] },
+    { title: 'direction', numeric: false, key: true, value: ({ direction }) => direction },
     { title: 'shape', numeric: false, value: ({ shape }) => shape },
     { title: 'µs', numeric: true, value: ({ time }) => timeText(time) },
     { title: 'ps/byte', numeric: true, value: (row) => short(row.picosecondsPerByte) },
     { title: 'GB/s', numeric: true, value: (row) => short(row.gigabytesPerSecond) },
   ]
-  return renderTable(columns, rows)
+  const tables = [...new Set(rows.map(({ device }) => device))].map((device) => {
+    const ofDevice = rows.filter((row) => row.device === device)
+    return `${device}\n${renderTable(columns, ofDevice)}`
+  })
+  const note = rows.some(({ beyondCores }) => beyondCores) ? ['  * more threads than cores'] : []
+  return [tables.join('\n\n'), ...note].join('\n')
 }
 
 export function memoryTable(rows: MemoryRow[]): string {
@@ -102,9 +109,9 @@ export function memoryTable(rows: MemoryRow[]): string {
     (of: 'saved' | 'peak') => (row: MemoryRow, cell: MemoryRow['peers'][string] | MemoryRow) =>
       'absent' in cell ? '–' : `${short(cell[of] / row.tensorBytes)}`
   const columns: Column<MemoryRow>[] = [
-    { title: 'layer', numeric: false, value: ({ layer }) => LABELS[layer] },
-    { title: 'shape', numeric: false, value: ({ shape }) => shape },
-    { title: 'dtype', numeric: false, value: ({ dtype }) => dtype },
+    { title: 'layer', numeric: false, key: true, value: ({ layer }) => LABELS[layer] },
+    { title: 'shape', numeric: false, key: true, value: ({ shape }) => shape },
+    { title: 'dtype', numeric: false, key: true, value: ({ dtype }) => dtype },
     { title: 'one tensor', numeric: true, value: (row) => bytes(row.tensorBytes) },
     { title: 'saved', numeric: true, value: (row) => inTensors('saved')(row, row) },
     { title: 'peak', numeric: true, value: (row) => inTensors('peak')(row, row) },
@@ -116,7 +123,8 @@ export function memoryTable(rows: MemoryRow[]): string {
       })),
     ),
   ]
-  const title = 'in tensors of that shape: kept for backward, and the most above input and dy during a step'
+  const title = `In tensors of that shape: what is kept for backward (saved), and the most above
+input and dy during a step (peak)`
   return [title, renderTable(columns, rows), reasons(rows)].filter(Boolean).join('\n')
 }
 
@@ -131,8 +139,8 @@ export function trainingTable(rows: TrainingRow[]): string {
         )
       : ''
   const columns: Column<TrainingRow>[] = [
-    { title: 'norm', numeric: false, value: ({ norm }) => norm },
-    { title: 'device', numeric: false, value: ({ device }) => device },
+    { title: 'norm', numeric: false, key: true, value: ({ norm }) => norm },
+    { title: 'device', numeric: false, key: true, value: ({ device }) => device },
     { title: 's/epoch', numeric: true, value: ({ seconds }) => middle(seconds) },
     { title: 'last loss', numeric: true, value: ({ loss }) => (loss.at(-1) ?? Number.NaN).toFixed(4) },
     ...peersOf(rows).flatMap((name) => [
