@@ -59,7 +59,7 @@ What is measured
   --suite <names>      ${SUITES.join(', ')} or all
                        (default: layers)
                        layers    every layer, direction, shape and dtype
-                       napi      small tensors, one step a call: the cost of calls
+                       napi      small tensors, one step a call: cost of a call
                        scaling   threads 1 to 8, T 1 to 32, batch 1 to 512
                        memory    bytes of a training step
                        training  seconds per epoch of the demo's net
@@ -67,7 +67,7 @@ What is measured
   --direction <names>  ${DIRECTIONS.join(', ')}
   --shape <shape>      T,N,C,L or T,N,C,HxW or T,N,C,DxHxW; may be given often
   --dtype <names>      ${DTYPES.join(', ')}
-  --device <names>     cpu, cuda, cuda:<n>           (default: all that are there)
+  --device <names>     cpu, cuda, cuda:<n>           (default: all there are)
   --cache <names>      ${CACHES.join(', ')}: buffers that outgrow the last-level cache, or
                        one that stays in it (default: cold on the CPU, both on
                        CUDA)
