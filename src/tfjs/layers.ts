@@ -13,20 +13,28 @@
 import * as tf from '@tensorflow/tfjs-core'
 import { initializers, type LayerVariable, layers } from '@tensorflow/tfjs-layers'
 import { type Module, type Parameter, SpikenormError, type Tensor } from '../index.js'
+import { makeModule } from './kinds.js'
 import {
   type AnyArgs,
   configOf,
   type Kind,
-  makeModule,
   type NeuNormArgs,
   type NeuronArgs,
   type NormArgs,
+  readLayerArgs,
   type ThresholdArgs,
-} from './kinds.js'
+} from './layer-arguments.js'
 import { run } from './run.js'
 import { overwrite, snapshotOf } from './values.js'
 
-export type { LayerArgs, NeuNormArgs, NeuronArgs, NormArgs, SequenceArgs, ThresholdArgs } from './kinds.js'
+export type {
+  LayerArgs,
+  NeuNormArgs,
+  NeuronArgs,
+  NormArgs,
+  SequenceArgs,
+  ThresholdArgs,
+} from './layer-arguments.js'
 
 type Shape = Parameters<layers.Layer['build']>[0]
 type Kwargs = Parameters<layers.Layer['call']>[1]
@@ -132,7 +140,9 @@ function factory<Args>(kind: Kind): (args?: Args) => SpikenormLayer {
     }
   }
   tf.serialization.registerClass(KindLayer, 'spikenorm')
-  return (args) => new KindLayer((args ?? {}) as AnyArgs)
+  return function make(args?: Args) {
+    return new KindLayer(readLayerArgs(kind, args, arguments))
+  }
 }
 
 /** `[N, T, C]` or `[N, T, L, C]`; without T in step mode `'s'`. */

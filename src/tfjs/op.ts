@@ -1,5 +1,6 @@
 /** Modules as operations of TensorFlow.js. */
 import * as tf from '@tensorflow/tfjs-core'
+import { argumentError, boolean, type Check, readOptions, type Signature } from '../arguments.js'
 import { type LoadResult, Module, type Parameter, SpikenormError, type Tensor } from '../index.js'
 import { run } from './run.js'
 import { overwrite, snapshotOf } from './values.js'
@@ -37,6 +38,17 @@ export interface Op {
   dispose(): void
 }
 
+const text: Check<string> = (where, name, value) => {
+  if (typeof value !== 'string') throw argumentError(where, name, 'a string', value)
+  return value
+}
+
+const SIGNATURE: Signature<OpOptions> = {
+  call: 'op',
+  leading: ['module'],
+  options: { batchFirst: boolean, name: text },
+}
+
 let count = 0
 
 /**
@@ -46,13 +58,9 @@ let count = 0
  * is not part of TensorFlow.js's graph: its gradient flows back through calls whose outputs are all used.
  */
 export function op(module: Module, options: OpOptions = {}): Op {
-  if (!(module instanceof Module)) {
-    throw new SpikenormError(
-      'ERR_ARGUMENT',
-      `op: module: expected a Module, got ${module === null ? 'null' : typeof module}`,
-    )
-  }
-  const { batchFirst = false, name = `spikenorm/${module.constructor.name}_${++count}` } = options
+  if (!(module instanceof Module)) throw argumentError('op', 'module', 'a Module', module)
+  const { batchFirst = false, name = `spikenorm/${module.constructor.name}_${++count}` } =
+    readOptions<OpOptions>('op', options, arguments, SIGNATURE)
   const variables: Record<string, tf.Variable> = {}
   const weights: [Parameter, tf.Variable][] = []
   const dispose = () => {

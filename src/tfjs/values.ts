@@ -4,6 +4,7 @@
  * result is used.
  */
 import * as tf from '@tensorflow/tfjs-core'
+import { formatValue } from '../format-value.js'
 import { type Device, SpikenormError, Tensor, tensor } from '../index.js'
 
 /** Dtypes of TensorFlow.js whose values go into a float32 module, as they go into TensorFlow.js's own layers. */
@@ -15,10 +16,7 @@ const NUMERIC: ReadonlySet<string> = new Set(['float32', 'int32', 'bool'])
  */
 export function valuesOf(what: string, x: tf.Tensor): Float32Array {
   if (!(x instanceof tf.Tensor)) {
-    throw new SpikenormError(
-      'ERR_ARGUMENT',
-      `${what}: expected a tf.Tensor, got ${x === null ? 'null' : typeof x}`,
-    )
+    throw new SpikenormError('ERR_ARGUMENT', `${what}: expected a tf.Tensor, got ${formatValue(x)}`)
   }
   if (!NUMERIC.has(x.dtype)) {
     const remedy = x.dtype === 'complex64' ? '; take its tf.real(x) or tf.abs(x)' : ''

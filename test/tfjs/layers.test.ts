@@ -197,6 +197,33 @@ describe('a layer', () => {
     }
   })
 
+  it('refuses what is no argument of it', () => {
+    const wrong: [(args: object) => unknown, unknown, string][] = [
+      [
+        own.batchNorm2d,
+        { epsilon: 1e-3 },
+        "BatchNorm2d: options: there is no option 'epsilon'; did you mean eps?",
+      ],
+      [own.batchNorm2d, { step_mode: 's' }, 'did you mean stepMode?'],
+      [own.batchNorm2d, { tau: 2 }, "no option 'tau'"],
+      [own.batchNorm2d, 3, 'write batchNorm2d(options)'],
+      [own.thresholdDependentBatchNorm2d, { v_th: 1 }, 'did you mean vTh?'],
+      [own.neuNorm, { momentum: 0.1 }, "no option 'momentum'"],
+      [own.ifNode, { tau: 2 }, "no option 'tau'"],
+      [own.lifNode, { v_threshold: 1 }, 'did you mean vThreshold?'],
+      [own.lifNode, { batchFirst: 1 }, 'batchFirst: expected true or false, got 1'],
+      [own.lifNode, { trainable: 'no' }, "trainable: expected true or false, got 'no'"],
+    ]
+    for (const [make, args, message] of wrong) {
+      expectCode('ERR_ARGUMENT', () => make(args as object), message)
+    }
+    const built = own.batchNorm2d({ eps: -1, inputShape: [T, H, W, C] })
+    expectCode('ERR_ARGUMENT', () => tfl.sequential({ layers: [built] }), 'BatchNorm2d: eps')
+    expectCode('ERR_STEP_MODE', () =>
+      own.batchNorm2d({ stepMode: 'x' as 's' }).apply(tf.ones([2, 3, 4, 4, 1])),
+    )
+  })
+
   it('says what it misses', () => {
     const unknown = own.temporalEffectiveBatchNorm2d({ inputShape: [null, H, W, C] })
     expectCode(

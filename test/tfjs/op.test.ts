@@ -27,7 +27,7 @@ import {
   ThresholdDependentBatchNorm2d,
   tensor,
 } from '../../src/index.js'
-import { op } from '../../src/tfjs/index.js'
+import { type OpOptions, op } from '../../src/tfjs/index.js'
 import { settle } from '../support/collect.js'
 import { expectClose, expectCode } from '../support/compare.js'
 import {
@@ -406,7 +406,7 @@ describe('an op keeps order', () => {
     const complex = tf.complex(tf.zeros(shape), tf.zeros(shape))
     expectCode('ERR_DTYPE', () => apply(complex), 'BatchNorm2d: input', 'complex64', 'tf.real')
     expectCode('ERR_DTYPE', () => apply(tf.fill(shape, 'a', 'string')), 'got string')
-    expectCode('ERR_ARGUMENT', () => apply([1, 2] as unknown as tf.Tensor), 'tf.Tensor', 'object')
+    expectCode('ERR_ARGUMENT', () => apply([1, 2] as unknown as tf.Tensor), 'tf.Tensor', '[1, 2]')
     expectCode('ERR_ARGUMENT', () => apply(null as unknown as tf.Tensor), 'tf.Tensor', 'null')
     const gone = tf.zeros(shape)
     gone.dispose()
@@ -414,6 +414,15 @@ describe('an op keeps order', () => {
     expectCode('ERR_SHAPE', () => apply(tf.zeros([4, 2, 2, 2])), 'numFeatures = 3')
     for (const wrong of [undefined, null, (x: tf.Tensor) => x, {}]) {
       expectCode('ERR_ARGUMENT', () => op(wrong as unknown as Module), 'op: module: expected a Module')
+    }
+    const wrongOptions: [unknown, string][] = [
+      [{ batch_first: true }, "op: options: there is no option 'batch_first'; did you mean batchFirst?"],
+      [{ batchFirst: 'yes' }, 'op: batchFirst: expected true or false'],
+      [{ name: 3 }, 'op: name: expected a string, got 3'],
+      [true, 'op: options: expected an object'],
+    ]
+    for (const [options, message] of wrongOptions) {
+      expectCode('ERR_ARGUMENT', () => op(new BatchNorm2d(3), options as OpOptions), message)
     }
     const wide = op(new BatchNorm2d(3, { dtype: 'float64' }))
     expectCode('ERR_DTYPE', () => wide(tf.zeros(shape)), 'float64')
@@ -468,7 +477,7 @@ describe('the optional peers', () => {
     expect(core.length).toBeGreaterThan(3)
     expect(core.filter((name) => !name.startsWith('tfjs'))).toEqual([])
     expect(naming(/from '@tensorflow\/tfjs-layers'/).map((name) => name.slice(5))).toEqual([
-      'kinds.ts',
+      'layer-arguments.ts',
       'layers.ts',
     ])
     const inside = naming(/from '\.\/(layers|kinds)\.js'/).filter((name) => name.startsWith('tfjs'))
