@@ -1,7 +1,7 @@
 /** Checks of arguments: one way to refuse a wrong one, used by every constructor and function of the public API. */
 import { type Device, parseDevice } from './device.js'
 import { nearest } from './did-you-mean.js'
-import { type DType, expectFloatDType, parameterDType } from './dtype.js'
+import { type DType, expectDType, expectFloatDType, isDType, parameterDType } from './dtype.js'
 import { type ErrorCode, SpikenormError } from './errors.js'
 import { meaningOf } from './foreign-names.js'
 import { formatValue, quote } from './format-value.js'
@@ -94,6 +94,38 @@ export const device: Check<Device> = (where, _, value) => parseDevice(value, whe
 /** The dtype of a layer's inputs. */
 export const floatDType: Check<DType> = (where, _, value) => expectFloatDType(value, where)
 
+/** Any dtype. */
+export const anyDType: Check<DType> = (where, _, value) => expectDType(value, where)
+
+/** An address or handle of 64 bits, as a bigint. */
+export const addressOf64Bits: Check<bigint> = (where, name, value) => {
+  if (typeof value !== 'bigint' || value < 0n || value >= 2n ** 64n) {
+    throw argumentError(where, name, 'a bigint from 0n to 2n ** 64n - 1n', value)
+  }
+  return value
+}
+
+/** What is checked where it is used. */
+export const anything: Check<never> = (_, __, value) => value as never
+
+/** What `to` is given: a device or a dtype. `given` are its `arguments`: both at once would leave one unheard. */
+export function readTarget(
+  where: string,
+  target: unknown,
+  given: ArrayLike<unknown>,
+): { device: Device; dtype?: undefined } | { dtype: DType; device?: undefined } {
+  if (given.length > 1) {
+    throw new SpikenormError(
+      'ERR_ARGUMENT',
+      `${where}: expected a device or a dtype, got ${given.length} arguments; write one call for each`,
+    )
+  }
+  if (isDType(target)) return { dtype: target }
+  if (typeof target === 'string' && /^(cpu|cuda)/.test(target)) return { device: parseDevice(target, where) }
+  const expected = `a device ('cpu', 'cuda' or 'cuda:N') or a dtype ('float32', 'float64', …)`
+  throw new SpikenormError('ERR_DEVICE', `${where}: expected ${expected}, got ${formatValue(target)}`)
+}
+
 /** Where and in which dtype a layer keeps its parameters: its options, which have been checked. */
 export function placeOfParameters(options: { dtype?: DType; device?: Device }): Required<TensorOptions> {
   return { dtype: parameterDType(options.dtype ?? 'float32'), device: options.device ?? 'cpu' }
@@ -139,24 +171,15 @@ export function readOptions<O extends object>(
   return read as O
 }
 
-/** Throws `ERR_ARGUMENT` for more arguments than something without options takes. To be called with `arguments`. */
-export function refuseSurplus(
-  where: string,
-  given: ArrayLike<unknown>,
-  call: string,
-  leading: readonly string[],
-) {
+/** Throws `ERR_ARGUMENT` for more arguments than a function without options takes. `given` are its `arguments`. */
+export function refuseSurplus(where: string, given: ArrayLike<unknown>, leading: readonly string[]): void {
   if (given.length <= leading.length) return
-  const names = leading.join(', ')
-  const what = `takes ${leading.length === 0 ? 'no argument' : `${leading.length} ${leading.length === 1 ? 'argument' : 'arguments'}`}`
-  throw new SpikenormError(
-    'ERR_ARGUMENT',
-    `${where}: ${what}: write ${call}(${names}); got ${formatValue(given[leading.length])} beside`,
-  )
+  const got = Array.from(given).slice(leading.length).map(formatValue).join(', ')
+  throw new SpikenormError('ERR_ARGUMENT', `${where}: write ${where}(${leading.join(', ')}), without ${got}`)
 }
 
 /** Whether a value is an object literal, of this realm or another; not an array and not of a class. */
-function isPlainObject(value: unknown): value is object {
+export function isPlainObject(value: unknown): value is object {
   if (value === null || typeof value !== 'object' || Array.isArray(value)) return false
   const prototype: unknown = Object.getPrototypeOf(value)
   return prototype === null || Object.getPrototypeOf(prototype) === null

@@ -1,8 +1,11 @@
 /** CUDA devices, named as in `torch.cuda`. */
+import { argumentError, callback, device, readOptions, type Signature } from './arguments.js'
 import type { Device } from './device.js'
 import { parseDevice } from './device.js'
 import { Handle } from './handle.js'
 import { native } from './native.js'
+
+const GRAPH: Signature<{ device?: Device }> = { call: 'cuda.graph', leading: ['fn'], options: { device } }
 
 /** What a CUDA device is. */
 export interface CudaDevice {
@@ -23,7 +26,7 @@ export interface CudaDevice {
 class Event extends Handle {
   /** A mark on the stream of `device`, not yet set. Throws `ERR_CUDA_UNAVAILABLE` without CUDA. */
   constructor(device: Device = 'cuda') {
-    super(native.cudaEvent(parseDevice(device)))
+    super(native.cudaEvent(parseDevice(device, 'Event')))
   }
 
   /** Marks the end of what has been launched so far. */
@@ -38,8 +41,13 @@ class Event extends Handle {
 
   /** Milliseconds on the device from this mark to `end`, which is waited for. */
   elapsedTime(end: Event): number {
-    return native.cudaEventElapsed(this.id, end.id)
+    return native.cudaEventElapsed(this.id, expectEvent(end).id)
   }
+}
+
+function expectEvent(end: unknown): Event {
+  if (!(end instanceof Event)) throw argumentError('elapsedTime', 'end', 'a cuda.Event', end)
+  return end
 }
 
 export type { Event as CudaEvent }
@@ -89,7 +97,7 @@ export const cuda = {
 
   /** Waits until a device has done everything launched so far. Throws `ERR_CUDA` for what went wrong in it. */
   synchronize(device: Device = 'cuda'): void {
-    native.cudaSynchronize(device)
+    native.cudaSynchronize(parseDevice(device, 'synchronize'))
   },
 
   /**
@@ -99,8 +107,10 @@ export const cuda = {
    * counters on the device go on. Run the step once or twice before capturing it. Values cannot be read or uploaded inside
    * `fn` (`ERR_CUDA`).
    */
-  graph<T>(fn: () => T, { device = 'cuda' }: { device?: Device } = {}): CudaGraph<T> {
-    const name = parseDevice(device)
+  graph<T>(fn: () => T, options?: { device?: Device }): CudaGraph<T> {
+    const checked = readOptions('cuda.graph', options, arguments, GRAPH)
+    callback('cuda.graph', 'fn', fn)
+    const name = checked.device ?? parseDevice('cuda', 'cuda.graph')
     native.cudaBeginCapture(name)
     let result: T
     try {
@@ -114,6 +124,6 @@ export const cuda = {
 
   /** The CUstream handle of the stream that everything on a device goes through, for other native addons. */
   stream(device: Device = 'cuda'): bigint {
-    return native.cudaStream(parseDevice(device))
+    return native.cudaStream(parseDevice(device, 'stream'))
   },
 }

@@ -8,8 +8,8 @@ import { formatValue } from './format-value.js'
  */
 export type DType = 'float64' | 'float32' | 'float16' | 'bfloat16' | 'uint8' | 'int64'
 
-/** What {@link tensor} takes: numbers, or a typed array, by whose kind the dtype is told. */
-export type TensorData =
+/** Typed arrays, by whose kind the dtype is told. */
+export type TypedArray =
   | Float64Array
   | Float32Array
   | Uint16Array
@@ -20,7 +20,13 @@ export type TensorData =
   | Int32Array
   | Uint32Array
   | BigInt64Array
-  | readonly number[]
+  | BigUint64Array
+
+/** What {@link tensor} takes: a typed array, or numbers. */
+export type TensorData = TypedArray | NestedNumbers
+
+/** Numbers in arrays of arrays, all of one length at each depth. Booleans are 0 and 1; bigints are for `'int64'`. */
+export type NestedNumbers = number | bigint | boolean | readonly NestedNumbers[]
 
 const DTYPES: readonly string[] = ['float64', 'float32', 'float16', 'bfloat16', 'uint8', 'int64']
 
@@ -55,17 +61,26 @@ export function expectFloatDType(dtype: unknown, where?: string): DType {
   return dtype
 }
 
-/** The dtype of new data, and whether the array holds its bytes as they are. */
-export function dtypeOfData(data: unknown, wanted: DType | undefined): { dtype: DType; isStored: boolean } {
-  if (wanted !== undefined && !isDType(wanted)) {
+/** Checks a dtype, any of them; `where` is who was given it. */
+export function expectDType(dtype: unknown, where?: string): DType {
+  if (!isDType(dtype)) {
     throw new SpikenormError(
       'ERR_DTYPE',
-      `dtype: expected one of ${DTYPES.join(', ')}, got ${String(wanted)}`,
+      `${where === undefined ? '' : `${where}: `}dtype: expected one of ${DTYPES.join(', ')}, got ${formatValue(dtype)}`,
     )
   }
+  return dtype
+}
+
+/** The dtype of new data, and whether the array holds its bytes as they are. */
+export function dtypeOfData(data: unknown, wanted: DType | undefined): { dtype: DType; isStored: boolean } {
+  if (wanted !== undefined) expectDType(wanted)
   if (Array.isArray(data)) return { dtype: wanted ?? 'float32', isStored: false }
   if (!ArrayBuffer.isView(data) || data instanceof DataView) {
-    throw new SpikenormError('ERR_ARGUMENT', 'data: expected a typed array or an array of numbers')
+    throw new SpikenormError(
+      'ERR_ARGUMENT',
+      `data: expected a typed array or an array of numbers, got ${formatValue(data)}`,
+    )
   }
   const kind = Object.prototype.toString.call(data).slice('[object '.length, -1)
   const stored = STORED_AS[kind] ?? []
@@ -74,7 +89,7 @@ export function dtypeOfData(data: unknown, wanted: DType | undefined): { dtype: 
   if (dtype === undefined) {
     throw new SpikenormError(
       'ERR_DTYPE',
-      `data: a ${kind} needs a dtype to be said (float16 or bfloat16 for bits)`,
+      `data: a ${kind} needs a dtype to be said (${kind === 'Uint16Array' ? 'float16 or bfloat16 for bits' : "such as 'int64' or 'float32'"})`,
     )
   }
   return { dtype, isStored: stored.includes(dtype) }

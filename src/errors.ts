@@ -57,6 +57,11 @@ export class SpikenormError extends Error {
     return error
   }
 
+  /** @internal The same error, with what to do about it. */
+  withAdvice(advice: string): SpikenormError {
+    return new SpikenormError(this.code, `${this.message}; ${advice}`)
+  }
+
   /** @internal Anything thrown by the native side, as a SpikenormError. */
   static from(thrown: unknown): SpikenormError {
     if (thrown instanceof SpikenormError) return thrown

@@ -1,3 +1,4 @@
+import { callback } from './arguments.js'
 import { SpikenormError } from './errors.js'
 
 type GradMode = 'default' | 'enabled' | 'disabled'
@@ -5,6 +6,7 @@ type GradMode = 'default' | 'enabled' | 'disabled'
 let mode: GradMode = 'default'
 
 function within<R>(wanted: GradMode, name: string, fn: () => R): R {
+  callback(name, 'fn', fn)
   const outer = mode
   mode = wanted
   let result: R

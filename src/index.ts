@@ -1,7 +1,7 @@
 /** spikenorm: the normalisation layers of deep spiking neural networks, for Node.js. */
 export { type CudaDevice, type CudaEvent, CudaGraph, cuda } from './cuda.js'
 export type { Device } from './device.js'
-export type { DType, TensorData } from './dtype.js'
+export type { DType, NestedNumbers, TensorData, TypedArray } from './dtype.js'
 export { type ErrorCode, SpikenormError } from './errors.js'
 /** Operations on whole nets, with the names of `spikingjelly.activation_based.functional`. */
 export * as functional from './functional.js'

@@ -1,4 +1,5 @@
 /** Threads and memory of the process. */
+import { wholeNumber } from './arguments.js'
 import { type Device, parseDevice } from './device.js'
 import { native } from './native.js'
 
@@ -7,7 +8,7 @@ import { native } from './native.js'
  * Changes no result, not in one bit. Throws `ERR_ARGUMENT` outside of 1 to 1024.
  */
 export function setNumThreads(threads: number): void {
-  native.setNumThreads(threads)
+  native.setNumThreads(wholeNumber('setNumThreads', 'threads', threads, 1, 1024))
 }
 
 /** Number of CPU threads in use, as `torch.get_num_threads`. */
@@ -31,11 +32,11 @@ export interface MemoryStats {
  */
 export function memoryStats(device: Device = 'cpu'): MemoryStats {
   native.sweep()
-  return native.memoryStats(parseDevice(device))
+  return native.memoryStats(parseDevice(device, 'memoryStats'))
 }
 
 /** Returns freed memory that is kept for reuse to the operating system, or of a CUDA device to its driver. */
 export function emptyCache(device: Device = 'cpu'): void {
   native.sweep()
-  native.emptyCache(parseDevice(device))
+  native.emptyCache(parseDevice(device, 'emptyCache'))
 }

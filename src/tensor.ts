@@ -1,10 +1,36 @@
 /** Tensors: contiguous values on a device, with the dtypes of PyTorch. */
 import { isMainThread } from 'node:worker_threads'
+import {
+  addressOf64Bits,
+  anyDType,
+  anything,
+  argumentError,
+  device,
+  isPlainObject,
+  type OptionChecks,
+  readOptions,
+  readTarget,
+  type Signature,
+} from './arguments.js'
 import { type Device, parseDevice } from './device.js'
-import { type DType, dtypeOfData, isDType, type TensorData, typedArrayOf } from './dtype.js'
+import { type DType, dtypeOfData, type TensorData, type TypedArray, typedArrayOf } from './dtype.js'
 import { type ErrorCode, SpikenormError } from './errors.js'
 import { Handle } from './handle.js'
 import { native } from './native.js'
+import { extentsOf, inferExtent } from './shape.js'
+import { isInRange, readValues } from './tensor-data.js'
+
+const FROM_TYPED_ARRAY: Signature<{ dtype?: DType }> = {
+  call: 'Tensor.fromTypedArray',
+  leading: ['data', 'shape'],
+  options: { dtype: anyDType },
+}
+
+const FROM_DEVICE_POINTER: Signature<DevicePointer> = {
+  call: 'Tensor.fromDevicePointer',
+  leading: [],
+  options: { ptr: addressOf64Bits, shape: anything, dtype: anyDType, device, stream: addressOf64Bits },
+}
 
 /**
  * A contiguous tensor on a device, made by {@link tensor}, {@link full}, {@link zeros} and {@link ones}. Its values change
@@ -86,11 +112,11 @@ export class Tensor extends Handle {
    * or `ERR_CUDA_UNAVAILABLE` for a device that cannot be used.
    */
   to(deviceOrDtype: Device | DType): Tensor {
-    if (!isDType(deviceOrDtype)) {
-      const device = parseDevice(deviceOrDtype)
+    const { device, dtype } = readTarget('to', deviceOrDtype, arguments)
+    if (device !== undefined) {
       return device === this.device ? this : new Tensor(native.tensorToDevice(this.id, device))
     }
-    return deviceOrDtype === this.dtype ? this : new Tensor(native.tensorCast(this.id, deviceOrDtype))
+    return dtype === this.dtype ? this : new Tensor(native.tensorCast(this.id, dtype))
   }
 
   /** A copy of its own. */
@@ -102,8 +128,12 @@ export class Tensor extends Handle {
    * The same values under another shape of as many elements; shares memory. One extent may be -1 and is worked out.
    * Throws `ERR_SHAPE` where the numbers of elements differ.
    */
-  reshape(shape: readonly number[]): Tensor {
-    return new Tensor(native.tensorReshape(this.id, inferExtent(wholeExtents(shape), this.size)))
+  reshape(shape: readonly number[]): Tensor
+  /** The extents may also stand one by one: `x.reshape(2, -1)`. */
+  reshape(...shape: number[]): Tensor
+  reshape(first: readonly number[] | number, ...rest: number[]): Tensor {
+    const extents = extentsOf('reshape', typeof first === 'number' ? [first, ...rest] : first)
+    return new Tensor(native.tensorReshape(this.id, inferExtent(extents, this.size)))
   }
 
   /**
@@ -111,7 +141,7 @@ export class Tensor extends Handle {
    * Throws `ERR_SHAPE`.
    */
   copy_(source: Tensor): this {
-    native.tensorCopy(this.id, source.id)
+    native.tensorCopy(this.id, expectTensor('copy_', 'source', source).id)
     return this
   }
 
@@ -129,19 +159,16 @@ export class Tensor extends Handle {
    * a recorded forward too. Once the array's buffer has been transferred or shrunk, reading it throws `ERR_DISPOSED`.
    * Throws `ERR_DTYPE` for an array that would have to be converted, `ERR_ARGUMENT` for one over a SharedArrayBuffer.
    */
-  static fromTypedArray(
-    data: Exclude<TensorData, readonly number[]>,
-    shape: readonly number[],
-    options: { dtype?: DType } = {},
-  ): Tensor {
-    const { dtype, isStored } = dtypeOfData(data, options.dtype)
+  static fromTypedArray(data: TypedArray, shape: readonly number[], options?: { dtype?: DType }): Tensor {
+    const checked = readOptions('fromTypedArray', options, arguments, FROM_TYPED_ARRAY)
+    const { dtype, isStored } = dtypeOfData(data, checked.dtype)
     if (!isStored) {
       throw new SpikenormError(
         'ERR_DTYPE',
         `fromTypedArray: data: expected a typed array that holds ${dtype} as it is; tensor() converts`,
       )
     }
-    return new Tensor(native.tensorOverArray(data, wholeExtents(shape), dtype))
+    return new Tensor(native.tensorOverArray(data, extentsOf('fromTypedArray', shape), dtype))
   }
 
   /**
@@ -150,9 +177,14 @@ export class Tensor extends Handle {
    * default stream). Throws `ERR_ARGUMENT` or `ERR_DEVICE` for an address that is not of the device, or too short.
    */
   static fromDevicePointer(memory: DevicePointer): Tensor {
-    const { ptr, shape, dtype, stream } = memory
-    const device = parseDevice(memory.device ?? 'cuda')
-    return new Tensor(native.tensorFromDevicePointer(ptr, wholeExtents(shape), dtype, device, stream))
+    const given = readOptions('fromDevicePointer', memory, arguments, FROM_DEVICE_POINTER)
+    const { ptr, shape, dtype, stream } = given
+    const device = given.device ?? parseDevice('cuda', 'fromDevicePointer')
+    if (ptr === undefined) throw argumentError('fromDevicePointer', 'ptr', 'an address, a bigint', ptr)
+    if (dtype === undefined) throw argumentError('fromDevicePointer', 'dtype', 'a dtype', dtype, 'ERR_DTYPE')
+    return new Tensor(
+      native.tensorFromDevicePointer(ptr, extentsOf('fromDevicePointer', shape), dtype, device, stream),
+    )
   }
 
   /**
@@ -182,24 +214,6 @@ export interface DevicePointer {
   device?: Device
   /** CUstream handle whose present work comes first; left out, the memory is taken to be ready. */
   stream?: bigint
-}
-
-/** N-API would cut 1.5 down to 1 and read NaN as 0, so whole numbers are asked for here. */
-function wholeExtents(shape: readonly number[]): number[] {
-  if (!Array.isArray(shape) || !shape.every(Number.isSafeInteger)) {
-    throw new SpikenormError('ERR_SHAPE', `shape: expected whole numbers, got [${String(shape)}]`)
-  }
-  return [...shape]
-}
-
-function inferExtent(shape: readonly number[], size: number): number[] {
-  const inferred = shape.indexOf(-1)
-  if (inferred < 0) return [...shape]
-  const rest = shape.reduce((product, extent, axis) => (axis === inferred ? product : product * extent), 1)
-  if (rest <= 0 || size % rest !== 0) {
-    throw new SpikenormError('ERR_SHAPE', `reshape: ${size} elements do not fit [${shape.join(', ')}]`)
-  }
-  return shape.map((extent, axis) => (axis === inferred ? size / rest : extent))
 }
 
 /**
@@ -260,36 +274,88 @@ export interface TensorOptions {
   device?: Device
 }
 
+const OPTIONS: OptionChecks<TensorOptions> = { dtype: anyDType, device }
+const TENSOR: Signature<TensorOptions> = { call: 'tensor', leading: ['data', 'shape'], options: OPTIONS }
+const FULL: Signature<TensorOptions> = { call: 'full', leading: ['shape', 'value'], options: OPTIONS }
+
 /**
- * A new tensor with a copy of `data`. For float16 and bfloat16 give a Uint16Array of bits, a Float16Array where
- * the runtime has one, or floats, which are rounded. Throws `ERR_SHAPE` when the number of values does not fit, `ERR_DTYPE`
- * when a Uint16Array comes without a dtype, `ERR_ARGUMENT` for data that is neither numbers nor a typed array.
+ * A new tensor with a copy of `data`: a typed array, or numbers in arrays, nested as deep as the tensor has axes. Without
+ * `shape`, that of the data. For float16 and bfloat16 give a Uint16Array of bits, a Float16Array where the runtime has one, or
+ * floats, which are rounded. As in `torch.tensor`, integer dtypes cut fractions off and refuse what is out of their range.
+ * Throws `ERR_SHAPE` when the number of values does not fit, `ERR_DTYPE` when a Uint16Array comes without a dtype,
+ * `ERR_ARGUMENT` for data that holds anything but numbers and for ragged arrays, `ERR_DISPOSED` for a typed array whose buffer
+ * has been transferred.
  */
-export function tensor(data: TensorData, shape: readonly number[], options: TensorOptions = {}): Tensor {
-  const device = parseDevice(options.device ?? 'cpu')
-  const { dtype, isStored } = dtypeOfData(data, options.dtype)
-  if (isStored && ArrayBuffer.isView(data)) {
-    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
-    return new Tensor(native.tensorFromBytes(bytes, wholeExtents(shape), dtype, device))
+export function tensor(data: TensorData, shape: readonly number[], options?: TensorOptions): Tensor
+/** As above, of the shape of `data`. */
+export function tensor(data: TensorData, options?: TensorOptions): Tensor
+export function tensor(
+  data: TensorData,
+  second?: readonly number[] | TensorOptions,
+  third?: TensorOptions,
+): Tensor {
+  const hasShape = second !== undefined && !isPlainObject(second)
+  const options = hasShape || second === undefined ? third : second
+  const { dtype: wanted, device = 'cpu' } = readOptions('tensor', options, arguments, TENSOR)
+  const { dtype, shape: natural, bytes, numbers } = readValues(data, wanted)
+  const shape = hasShape ? extentsOf('tensor', second) : [...natural]
+  if (natural.length > 1 && shape.join() !== natural.join()) {
+    const expected = `[${natural.join(', ')}], as the arrays are nested`
+    throw argumentError('tensor', 'shape', expected, shape)
   }
-  const numbers = Float64Array.from(data as ArrayLike<number | bigint>, Number)
-  return new Tensor(native.tensorFromNumbers(numbers, wholeExtents(shape), dtype, device))
+  return new Tensor(
+    bytes
+      ? native.tensorFromBytes(bytes, shape, dtype, device)
+      : native.tensorFromNumbers(numbers as Float64Array, shape, dtype, device),
+  )
 }
 
-/** A new tensor filled with `value`, as `torch.full`; float32 unless said otherwise. Throws `ERR_SHAPE`. */
-export function full(shape: readonly number[], value: number, options: TensorOptions = {}): Tensor {
-  const device = parseDevice(options.device ?? 'cpu')
-  return new Tensor(native.tensorFull(wholeExtents(shape), value, options.dtype ?? 'float32', device))
+/**
+ * A new tensor filled with `value`, as `torch.full`; float32 unless said otherwise. Throws `ERR_SHAPE`, and `ERR_ARGUMENT`
+ * for a value that the dtype does not have.
+ */
+export function full(shape: readonly number[], value: number, options?: TensorOptions): Tensor {
+  const { dtype = 'float32', device = 'cpu' } = readOptions('full', options, arguments, FULL)
+  const extents = extentsOf('full', shape)
+  if (typeof value !== 'number') throw argumentError('full', 'value', 'a number', value)
+  if (!isInRange(value, dtype)) throw argumentError('full', 'value', `a value of ${dtype}`, value)
+  return new Tensor(native.tensorFull(extents, value, dtype, device))
 }
 
 /** A new tensor of zeros, as `torch.zeros`; float32 unless said otherwise. Throws `ERR_SHAPE`. */
-export function zeros(shape: readonly number[], options: TensorOptions = {}): Tensor {
-  return full(shape, 0, options)
+export function zeros(shape: readonly number[], options?: TensorOptions): Tensor
+/** The extents may also stand one by one: `zeros(2, 3)`. */
+export function zeros(...shape: [...number[], TensorOptions] | number[]): Tensor
+export function zeros(...given: unknown[]): Tensor {
+  return filled('zeros', 0, given)
 }
 
 /** A new tensor of ones, as `torch.ones`; float32 unless said otherwise. Throws `ERR_SHAPE`. */
-export function ones(shape: readonly number[], options: TensorOptions = {}): Tensor {
-  return full(shape, 1, options)
+export function ones(shape: readonly number[], options?: TensorOptions): Tensor
+/** The extents may also stand one by one: `ones(2, 3)`. */
+export function ones(...shape: [...number[], TensorOptions] | number[]): Tensor
+export function ones(...given: unknown[]): Tensor {
+  return filled('ones', 1, given)
+}
+
+/** What `zeros` and `ones` are given: a shape, or its extents one by one, and options behind them. */
+function filled(where: string, value: number, given: readonly unknown[]): Tensor {
+  const isSpread = typeof given[0] === 'number'
+  const count = given.findIndex((one) => typeof one !== 'number')
+  const extents = isSpread ? given.slice(0, count < 0 ? given.length : count) : given[0]
+  const rest = isSpread ? given.slice((extents as unknown[]).length) : given.slice(1)
+  const { dtype = 'float32', device = 'cpu' } = readOptions(where, rest[0], [extents, ...rest], {
+    call: where,
+    leading: ['shape'],
+    options: OPTIONS,
+  })
+  return new Tensor(native.tensorFull(extentsOf(where, extents), value, dtype, device))
+}
+
+/** @internal `value`, which is a tensor; throws `ERR_ARGUMENT` otherwise. */
+export function expectTensor(where: string, name: string, value: unknown): Tensor {
+  if (!(value instanceof Tensor)) throw argumentError(where, name, 'a Tensor', value)
+  return value
 }
 
 /** @internal A new parameter filled with `value`. */

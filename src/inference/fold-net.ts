@@ -1,5 +1,7 @@
 /** Folding every norm of a net that stands behind a convolution or linear layer. */
+import { argumentError, boolean, callback, readOptions, type Signature } from '../arguments.js'
 import { SpikenormError } from '../errors.js'
+import { formatValue } from '../format-value.js'
 import { NormLayer } from '../layers/norm-layer.js'
 import { Module } from '../module.js'
 import { Residual, Sequential } from '../nn/containers.js'
@@ -21,6 +23,12 @@ export interface FoldNetOptions {
   copy?: (module: Module) => Module
 }
 
+const SIGNATURE: Signature<FoldNetOptions> = {
+  call: 'foldNet',
+  leading: ['net'],
+  options: { strict: boolean, copy: callback },
+}
+
 /**
  * A copy of a net for inference, in which each norm that directly follows a Conv2d or Linear of an `nn.Sequential` is
  * folded into it (see {@link fold}), in `nn.Residual` and `nn.PerStep` too. An `nn.Identity` stands in the norm's place, so
@@ -30,9 +38,10 @@ export interface FoldNetOptions {
  * Throws `ERR_ARGUMENT` for a norm that cannot be folded (unless `strict: false`) and for a module of a class of one's own
  * without `copy`, naming its place in the net.
  */
-export function foldNet<Net extends Module>(net: Net, options: FoldNetOptions = {}): Net {
-  if (!(net instanceof Module)) throw new SpikenormError('ERR_ARGUMENT', 'foldNet: net: expected a Module')
-  return new Folding(net, options).copy(net, '').eval() as Net
+export function foldNet<Net extends Module>(net: Net, options?: FoldNetOptions): Net {
+  const checked = readOptions('foldNet', options, arguments, SIGNATURE)
+  if (!(net instanceof Module)) throw argumentError('foldNet', 'net', 'a Module', net)
+  return new Folding(net, checked).copy(net, '').eval() as Net
 }
 
 class Folding {
@@ -83,7 +92,10 @@ class Folding {
     }
     const copied: unknown = copy(module)
     if (!(copied instanceof Module)) {
-      throw new SpikenormError('ERR_ARGUMENT', `foldNet: copy: expected a Module for ${name}`)
+      throw new SpikenormError(
+        'ERR_ARGUMENT',
+        `foldNet: copy: expected a Module for ${name}, got ${formatValue(copied)}`,
+      )
     }
     return copied
   }

@@ -3,7 +3,9 @@
  * `c = bias − a·mean`, which the convolution or linear layer before it can do at no cost: `a·(W·x + b) + c =
  * (a·W)·x + (a·b + c)`. Where the norm differs from step to step, so do the folded weights.
  */
+import { refuseSurplus } from '../arguments.js'
 import { SpikenormError } from '../errors.js'
+import { formatValue } from '../format-value.js'
 import { withoutInitialisation } from '../initialisation.js'
 import { BatchNorm1d, BatchNorm2d } from '../layers/batch-norm.js'
 import { BatchNormThroughTime1d, BatchNormThroughTime2d } from '../layers/batch-norm-through-time.js'
@@ -57,6 +59,7 @@ export function fold(layer: Conv2d | Linear, norm: NormLayer & { readonly T: num
 /** Folds `norm` into `layer`, an `nn.PerStep` only for TEBN and BNTT: see the overload above. */
 export function fold<Layer extends Conv2d | Linear>(layer: Layer, norm: NormLayer): Layer | PerStep
 export function fold(layer: Conv2d | Linear, norm: NormLayer): Conv2d | Linear | PerStep {
+  refuseSurplus('fold', arguments, ['layer', 'norm'])
   expectFoldable(layer, norm)
   const { maps, isPerStep, isCyclic } = affineMaps(norm)
   if (!isPerStep) return folded(layer, maps[0] as AffineMap, norm.stepMode)
@@ -70,14 +73,14 @@ function expectFoldable(layer: unknown, norm: unknown): void {
     throw new SpikenormError('ERR_ARGUMENT', `fold: ${message}`)
   }
   if (!(layer instanceof Conv2d || layer instanceof Linear)) {
-    refuse(`layer: expected a Conv2d or Linear, got ${nameOf(layer)}`)
+    refuse(`layer: expected a Conv2d or Linear, got ${formatValue(layer)}`)
   }
   const { weight, stepMode } = layer
   if (norm instanceof NeuNorm) {
     refuse('norm: NeuNorm subtracts a state that recurs over time, which no weight and bias can stand for')
   }
   if (!(norm instanceof NormLayer)) {
-    refuse(`norm: expected one of the batch norms, got ${nameOf(norm)}`)
+    refuse(`norm: expected one of the batch norms, got ${formatValue(norm)}`)
   }
   const fitting = layer instanceof Conv2d ? AFTER_CONV2D : AFTER_LINEAR
   if (!fitting.some((norms) => norm instanceof norms)) {

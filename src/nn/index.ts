@@ -4,7 +4,7 @@ export { Conv2d, type Conv2dOptions } from './conv.js'
 export { Flatten, type FlattenOptions } from './flatten.js'
 export { Identity } from './identity.js'
 export { Linear, type LinearOptions } from './linear.js'
-export { crossEntropy, LossAndGrad } from './losses.js'
+export { crossEntropy, type Labels, LossAndGrad } from './losses.js'
 export {
   IFNode,
   type IFNodeOptions,

@@ -1,6 +1,9 @@
+import { argumentError, refuseSurplus } from '../arguments.js'
+import type { TypedArray } from '../dtype.js'
 import { SpikenormError } from '../errors.js'
 import { native } from '../native.js'
-import { Tensor, tensor } from '../tensor.js'
+import { expectTensor, Tensor, tensor } from '../tensor.js'
+import { expectAttached } from '../tensor-data.js'
 
 /** What {@link crossEntropy} gives. The gradient is there at once; the rest is read when it is asked for. */
 export class LossAndGrad {
@@ -11,8 +14,9 @@ export class LossAndGrad {
 
   /** @internal */
   constructor(report: Tensor, grad: Tensor) {
-    this.#report = report
-    this.grad = grad
+    // Users have this class by name, but crossEntropy makes it.
+    this.#report = expectTensor('LossAndGrad', 'report', report)
+    this.grad = expectTensor('LossAndGrad', 'grad', grad)
   }
 
   /**
@@ -48,20 +52,15 @@ export class LossAndGrad {
 
 /**
  * Cross entropy of softmax logits `[N, K]`, or `[T, N, K]` decoded by their mean over T, averaged over the batch.
- * `labels` are N class numbers: an int64 or uint8 tensor `[N]`, or an array. Throws `ERR_SHAPE`, `ERR_DTYPE`, and
- * `ERR_ARGUMENT` for a label that is no class (labels on a CUDA device: when the loss is read; such a sample has no
+ * `labels` are N class numbers: an int64 or uint8 tensor `[N]`, an array, or any typed array. Throws `ERR_SHAPE`, `ERR_DTYPE`,
+ * and `ERR_ARGUMENT` for a label that is no class (labels on a CUDA device: when the loss is read; such a sample has no
  * gradient).
  */
-export function crossEntropy(logits: Tensor, labels: Tensor | readonly number[]): LossAndGrad {
+export function crossEntropy(logits: Tensor, labels: Labels): LossAndGrad {
+  refuseSurplus('crossEntropy', arguments, ['logits', 'labels'])
+  expectTensor('crossEntropy', 'logits', logits)
   if (labels instanceof Tensor) return compute(logits, labels)
-  const wrong = Array.isArray(labels) ? labels.find((label) => !Number.isSafeInteger(label)) : labels
-  if (wrong !== undefined || !Array.isArray(labels)) {
-    throw new SpikenormError(
-      'ERR_ARGUMENT',
-      `crossEntropy: labels: expected a Tensor or an array of whole numbers, got ${String(wrong)}`,
-    )
-  }
-  const classes = tensor(labels, [labels.length], { dtype: 'int64', device: logits.device })
+  const classes = tensor(classesOf(labels), { dtype: 'int64', device: logits.device })
   try {
     return compute(logits, classes)
   } finally {
@@ -69,11 +68,45 @@ export function crossEntropy(logits: Tensor, labels: Tensor | readonly number[])
   }
 }
 
+/** Class numbers: a tensor, an array or a typed array. */
+export type Labels = Tensor | readonly number[] | readonly bigint[] | TypedArray
+
+/** Class numbers in an array or typed array, each of them whole. */
+function classesOf(labels: unknown): Float64Array {
+  const isTyped = ArrayBuffer.isView(labels) && 'length' in labels
+  if (!Array.isArray(labels) && !isTyped) {
+    throw argumentError(
+      'crossEntropy',
+      'labels',
+      'a Tensor, an array or a typed array of class numbers',
+      labels,
+    )
+  }
+  if (isTyped) expectAttached('crossEntropy: labels', labels as ArrayBufferView)
+  const given = labels as ArrayLike<unknown>
+  const classes = new Float64Array(given.length)
+  // Not with find, which passes over what is undefined.
+  for (let i = 0; i < given.length; i++) {
+    const label = given[i]
+    const value = typeof label === 'bigint' ? Number(label) : label
+    if (!Number.isSafeInteger(value)) {
+      throw argumentError('crossEntropy', 'labels', `a whole number for sample ${i}`, label)
+    }
+    classes[i] = value as number
+  }
+  return classes
+}
+
 function compute(logits: Tensor, labels: Tensor): LossAndGrad {
   try {
     const [report, grad] = native.crossEntropy(logits.id, labels.id) as [number, number]
     return new LossAndGrad(new Tensor(report), new Tensor(grad))
   } catch (thrown) {
-    throw thrown instanceof SpikenormError ? thrown.within('crossEntropy') : thrown
+    if (!(thrown instanceof SpikenormError)) throw thrown
+    const error = thrown.within('crossEntropy')
+    const isFloat = thrown.code === 'ERR_DTYPE' && labels.dtype !== 'int64' && labels.dtype !== 'uint8'
+    throw isFloat
+      ? error.withAdvice("one class number per sample, not one-hot; convert with labels.to('int64')")
+      : error
   }
 }
