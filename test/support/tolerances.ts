@@ -125,6 +125,9 @@ export const MEMORY = {
 /** Equal by contract, not merely close: copies, views, selections of input values, counters. */
 export const EXACT: Gate = { absolute: 0, why: 'equal by contract' }
 
+/** Learning rates of at most 1, up to thirty steps of a recursion in float64. */
+export const SCHEDULE: Gate = { absolute: 1e-14, why: 'a few roundings a step, cosines of two libraries' }
+
 /** Two float32 computations that round differently: each within a few times 1e-6 of the truth, through four layers. */
 export function peer(expected: ArrayLike<number>): Gate {
   const scale = largest(expected)
