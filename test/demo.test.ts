@@ -6,6 +6,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { cuda, loadSafetensors } from 'spikenorm'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { NORMS, type NormName } from '../examples/digits/options.js'
+import { legend, lineChart } from '../examples/digits/report/lines.js'
+import { STYLE } from '../examples/digits/report/style.js'
 import type { Results } from '../examples/digits/results.js'
 
 const ROOT = join(import.meta.dirname, '..')
@@ -43,6 +46,8 @@ function demo(
   })
 }
 
+const tooWide = (text: string) => text.split('\n').filter(({ length }) => length > 80)
+
 function readResults(out: string): Results {
   return JSON.parse(readFileSync(join(out, 'results.json'), 'utf8')) as Results
 }
@@ -69,7 +74,10 @@ describe('a run of two norms', () => {
     expect(stderr).toBe('')
     expect(code).toBe(0)
     expect(stdout).toMatch(/^none +epoch 1\/1 +loss \d+\.\d{4} +train +[\d.]+ % +test +[\d.]+ % +[\d.]+ s$/m)
-    expect(stdout).toMatch(/^norm +test accuracy .*\n─+.*\nnone +[\d.]+ %.*\nTEBN +[\d.]+ %/m)
+    expect(stdout).toMatch(
+      /^ +test +best .*\nnorm +accuracy +epoch .*\n─+.*\nnone +[\d.]+ %.*\nTEBN +[\d.]+ %/m,
+    )
+    expect(tooWide(stdout.replace(/^Written to.*/m, ''))).toEqual([])
     expect(stdout).toContain(`Written to ${out}`)
   })
 
@@ -101,6 +109,7 @@ describe('a run of two norms', () => {
   it('draws a report that needs nothing from elsewhere', () => {
     const page = readFileSync(join(out, 'report.html'), 'utf8')
     expect(page).not.toMatch(/<script|<link|<img|@import|url\(|src=|href=/)
+    expect(page).toMatch(/<div class="scroll"[^>]*><table>/)
     expect(page.match(/<figure>/g)).toHaveLength(4 + 2 * 2)
     expect(page).not.toMatch(/NaN|undefined|Infinity/)
   })
@@ -194,8 +203,52 @@ describe('wrong options', () => {
   })
 })
 
+describe('charts of the report', () => {
+  const accuracies = { none: 8.6, batchnorm: 98.6, tdbn: 98.6, tebn: 98.3, bntt: 96.9, neunorm: 97.5 }
+  const lines = Object.entries(accuracies).map(([norm, accuracy]) => ({
+    norm: norm as NormName,
+    values: [100 - accuracy, 100 - accuracy],
+  }))
+  const drawn = lineChart({ description: '', x: 'epoch', lines, least: 0.1, format: String })
+
+  it('have an axis on which nets that differ by one image of 359 lie apart, beside one that learned nothing', () => {
+    const ends = [...drawn.matchAll(/class="stroke" d="M[\d.]+ [\d.]+L([\d.]+) ([\d.]+)"/g)]
+    expect(ends).toHaveLength(6)
+    const heights = new Set(ends.map(([, , y]) => Number(y)))
+    // tdBN is BatchNorm.
+    expect(heights.size).toBe(5)
+    const sorted = [...heights].sort((a, b) => a - b)
+    for (const [i, y] of sorted.slice(1).entries()) expect(y - (sorted[i] as number)).toBeGreaterThan(8)
+    expect(new Set(ends.map(([, x]) => x)).size).toBe(6)
+  })
+
+  it('have an axis for values of zero too', () => {
+    const zeros = [{ norm: 'none' as const, values: [0, 0] }]
+    expect(lineChart({ description: '', x: 'epoch', lines: zeros, least: 0.1, format: String })).not.toMatch(
+      /NaN|Infinity/,
+    )
+  })
+
+  it('draw each net with dashes and a marker of its own, which the legend shows', () => {
+    const dashes = NORMS.map(
+      (norm) => new RegExp(`\\.${norm} \\.stroke[^}]*dasharray: ([\\d. ]+)`).exec(STYLE)?.[1],
+    )
+    expect(new Set(dashes).size).toBe(NORMS.length)
+    const samples = legend(NORMS).match(/<li.*?<\/li>/g) as string[]
+    expect(samples).toHaveLength(NORMS.length)
+    const markers = samples.map((sample) => sample.replace(/class="series.*?>/, '').replace(/<\/svg>.*/, ''))
+    expect(new Set(markers).size).toBe(NORMS.length)
+  })
+})
+
+it('the table of the report scrolls by itself where the screen is narrow', () => {
+  expect(STYLE).toMatch(/\.scroll \{ overflow-x: auto/)
+  expect(STYLE).toMatch(/table \{[^}]*min-width: max-content/)
+})
+
 it('--help lists every option and ends with exit code 0', async () => {
   const { code, stdout } = await demo(['--help'])
+  expect(tooWide(stdout)).toEqual([])
   for (const name of [
     'norm',
     'depth',

@@ -16,7 +16,7 @@
 import { resolve } from 'node:path'
 import { HELP, OptionError, type Options, parseOptions } from './options.js'
 import type { RunResult } from './results.js'
-import { renderTable } from './table.js'
+import { tableOf } from './table.js'
 
 const EXIT_FAILURE = 1
 const EXIT_USAGE = 2
@@ -30,7 +30,7 @@ async function main(): Promise<number> {
   }
   const { runDemo } = await loadDemo()
   const results = await runDemo(options, interruption())
-  if (results.runs.length > 0) console.log(`\n${renderTable(results.runs)}\n`)
+  if (results.runs.length > 0) console.log(`\n${tableOf(results.runs)}\n`)
   printFiles(options, results.runs)
   if (!results.interrupted) return 0
   console.log('\nStopped by Ctrl-C; what is listed above is complete and readable.')

@@ -36,21 +36,22 @@ const DEFAULTS = {
 }
 const QUICK = { ...DEFAULTS, steps: 2, epochs: 3 }
 
-export const HELP = `Trains deep spiking networks on 8x8 handwritten digits, once per normalisation layer, and compares them.
+export const HELP = `Trains deep spiking networks on 8x8 handwritten digits, once per normalisation
+layer, and compares them.
 
 Usage: npm run demo -- [options]
 
   --norm <names>    ${NORMS.join(', ')},
-                    or several with commas between them        (default: all six)
-  --depth <n>       conv + LIF layers, 1 to 32                 (default: ${DEFAULTS.depth})
-  --steps <n>       time steps T, 1 to 32                      (default: ${DEFAULTS.steps})
-  --vth <v>         firing threshold, above 0                  (default: ${DEFAULTS.vth})
-  --epochs <n>      passes over the training images, 1 to 500  (default: ${DEFAULTS.epochs})
-  --seed <n>        initial weights and batch order            (default: ${DEFAULTS.seed})
-  --batch <n>       images in a batch, 2 to 1024               (default: ${DEFAULTS.batch})
-  --threads <n>     CPU threads                                (default: all, here ${availableParallelism()})
-  --device <name>   cpu, cuda or cuda:<n>                      (default: ${DEFAULTS.device})
-  --out <folder>    where report, results and weights go       (default: ${DEFAULTS.out})
+                    or several with commas in between   (default: all six)
+  --depth <n>       conv + LIF layers, 1 to 32          (default: ${DEFAULTS.depth})
+  --steps <n>       time steps T, 1 to 32               (default: ${DEFAULTS.steps})
+  --vth <v>         firing threshold, above 0           (default: ${DEFAULTS.vth})
+  --epochs <n>      passes over the images, 1 to 500    (default: ${DEFAULTS.epochs})
+  --seed <n>        initial weights and batch order     (default: ${DEFAULTS.seed})
+  --batch <n>       images in a batch, 2 to 1024        (default: ${DEFAULTS.batch})
+  --threads <n>     CPU threads                         (default: all, here ${availableParallelism()})
+  --device <name>   cpu, cuda or cuda:<n>               (default: ${DEFAULTS.device})
+  --out <folder>    where the results go                (default: ${DEFAULTS.out})
   --quick           a smaller demo, under a minute: T = ${QUICK.steps}, ${QUICK.epochs} epochs
   --help            this text
 

@@ -107,7 +107,7 @@ function printHeader({ options, images }: Results): void {
   const { depth, steps, vth, epochs, seed, batch, threads, device } = options
   const where = device === 'cpu' ? `${threads} CPU thread${threads === 1 ? '' : 's'}` : device
   console.log(
-    `${depth} layers of conv + LIF, T = ${steps}, v_th = ${vth}, ${epochs} epochs, batch ${batch}, seed ${seed}, ${where}`,
+    `depth ${depth}, T = ${steps}, v_th = ${vth}, ${epochs} epoch${epochs === 1 ? '' : 's'}, batch ${batch}, seed ${seed}, ${where}`,
   )
   console.log(
     `digits: ${images.train} to train, ${images.validation} to choose the best epoch, ${images.test} to test\n`,

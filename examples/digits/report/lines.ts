@@ -1,4 +1,4 @@
-// Line charts: one line per network over epochs or layers, with a marker shape of its own beside the colour.
+// Line charts: one line per network over epochs or layers, with a marker and dashes of its own beside the colour.
 
 import type { NormName } from '../options.js'
 import { LABELS } from '../results.js'
@@ -7,7 +7,9 @@ import {
   escapeText,
   type Frame,
   linear,
+  logTicks,
   path,
+  type Scale,
   short,
   svg,
   text,
@@ -26,8 +28,8 @@ export interface LineChart {
   description: string
   x: string
   lines: Line[]
-  /** ends of the y axis; where absent, zero and the largest value */
-  range?: [number, number]
+  /** Least value that is told apart from zero: the y axis is then logarithmic; where absent, it goes from zero. */
+  least?: number
   format: (value: number) => string
 }
 
@@ -35,17 +37,21 @@ const WIDTH = 520
 const HEIGHT = 300
 const FRAME: Frame = { left: 52, right: WIDTH - 14, top: 14, bottom: HEIGHT - 46 }
 
-export function lineChart({ description, x: xName, lines, range, format }: LineChart): string {
+export function lineChart({ description, x: xName, lines, least, format }: LineChart): string {
   const count = Math.max(...lines.map(({ values }) => values.length))
-  const [low, high] = range ?? [0, Math.max(...lines.flatMap(({ values }) => values)) * 1.05 || 1]
+  const all = lines.flatMap(({ values }) => values)
   // A single point belongs in the middle, not on the axis.
   const x = linear(count === 1 ? [0, 2] : [1, count], [FRAME.left + 12, FRAME.right - 12])
-  const y = linear([low, high], [FRAME.bottom, FRAME.top])
+  // Side by side, so that equal values do not hide each other.
+  const apart = Math.min(4, (x(2) - x(1)) / (2 * lines.length))
+  const ends = [FRAME.bottom, FRAME.top] as const
+  const { y, marks } = least === undefined ? fromZero(all, ends) : logarithmic(all, least, ends)
   return svg(WIDTH, HEIGHT, description, [
-    ...yAxis(FRAME, ticks(low, high, 5), y, format),
+    ...yAxis(FRAME, marks, y, format),
     ...xAxis(FRAME, countTicks(count, 12), x, String, xName),
-    ...lines.map(({ norm, values }) => {
-      const points = values.map((value, i) => [x(i + 1), y(value)] as const)
+    ...lines.map(({ norm, values }, line) => {
+      const aside = apart * (line - (lines.length - 1) / 2)
+      const points = values.map((value, i) => [x(i + 1) + aside, y(value)] as const)
       const marks = points.map(([px, py], i) => {
         const title = escapeText(`${LABELS[norm]}, ${xName} ${i + 1}: ${format(values[i] as number)}`)
         return `<g><title>${title}</title>${marker(norm, px, py)}</g>`
@@ -55,11 +61,30 @@ export function lineChart({ description, x: xName, lines, range, format }: LineC
   ])
 }
 
-/** Colour and shape of every line, once for all charts. */
+/** A scale and the values that are written beside it. */
+interface Axis {
+  y: Scale
+  marks: number[]
+}
+
+function fromZero(values: readonly number[], ends: readonly [number, number]): Axis {
+  const high = Math.max(...values) * 1.05 || 1
+  return { y: linear([0, high], ends), marks: ticks(0, high, 5) }
+}
+
+/** From just below the smallest value to just above the largest, so that lines near zero lie apart. */
+function logarithmic(values: readonly number[], least: number, ends: readonly [number, number]): Axis {
+  const shown = values.map((value) => Math.max(value, least))
+  const [low, high] = [Math.min(...shown) / 1.15, Math.max(...shown) * 1.15]
+  const scale = linear([Math.log10(low), Math.log10(high)], ends)
+  return { y: (value) => scale(Math.log10(Math.max(value, least))), marks: logTicks(low, high) }
+}
+
+/** Colour, dashes and marker of every line, once for all charts. */
 export function legend(norms: readonly NormName[]): string {
   const items = norms.map((norm) => {
-    const sample = `<line x1="0" y1="7" x2="28" y2="7" class="stroke"/>${marker(norm, 14, 7)}`
-    return `<li class="series ${norm}"><svg viewBox="0 0 28 14" aria-hidden="true">${sample}</svg>${LABELS[norm]}</li>`
+    const sample = `<line x1="0" y1="7" x2="44" y2="7" class="stroke"/>${marker(norm, 22, 7)}`
+    return `<li class="series ${norm}"><svg viewBox="0 0 44 14" aria-hidden="true">${sample}</svg>${LABELS[norm]}</li>`
   })
   return `<ul class="legend">${items.join('')}</ul>`
 }
@@ -126,7 +151,7 @@ export function logBars(
       return [
         text(frame.left - 10, middle + 4, LABELS[norm], 'label end'),
         `<rect x="${frame.left}" y="${short(middle - rowHeight / 2 + 8)}" ${size} rx="2" class="bar ${norm}"/>`,
-        text(end + 8, middle + 4, value > 0 ? value.toExponential(1) : '0', 'tick'),
+        text(end + 8, middle + 4, value > 0 ? value.toExponential(2) : '0', 'tick'),
       ]
     }),
   ])

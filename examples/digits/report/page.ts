@@ -49,7 +49,7 @@ function header(results: Results): string {
 ${results.interrupted ? '<p class="warning">Ctrl-C ended this run early: the last network may have fewer epochs.</p>' : ''}
 <dl>${facts.map(([name, value]) => `<div><dt>${name}</dt><dd>${escapeText(String(value))}</dd></div>`).join('')}</dl>
 <h2>Results</h2>
-<div class="scroll"><table><thead><tr>${head}</tr></thead><tbody>${runs.map(row).join('')}</tbody></table></div>
+<div class="scroll" tabindex="0" role="region" aria-label="Results"><table><thead><tr>${head}</tr></thead><tbody>${runs.map(row).join('')}</tbody></table></div>
 <p class="soft">Test accuracy is that of the weights with the best validation accuracy; a new network that read them from the
 file reached the same. First-layer gradient: L2 norm at the first convolution, before training. Last-layer firing: share of
 the last layer’s neurons that fire in a time step, after training.</p>`
@@ -80,27 +80,33 @@ function summary({ options, runs }: Results): string {
   return [`${net}.`, without, withNorm].filter(Boolean).join(' ')
 }
 
-function training({ runs }: Results): string {
+function training({ images, runs }: Results): string {
   const chart = (title: string, drawn: string) => `<figure><h3>${title}</h3>${drawn}</figure>`
   return `<h2>Training</h2>
+<p>Both axes are logarithmic, so that nets which read nearly everything lie apart. Points of one epoch stand side by side.</p>
 ${legend(runs.map((run) => run.norm))}
 <div class="grid-of-two">
 ${chart(
-  'Test accuracy, %',
+  'Test images read wrong, %',
   lineChart({
-    description: 'Test accuracy by epoch',
+    description: 'Share of test images read wrong by epoch, logarithmic',
     x: 'epoch',
-    lines: runs.map(({ norm, epochs }) => ({ norm, values: epochs.map((epoch) => epoch.testAccuracy) })),
-    range: [0, 100],
+    lines: runs.map(({ norm, epochs }) => ({
+      norm,
+      values: epochs.map((epoch) => 100 - epoch.testAccuracy),
+    })),
+    // Half an image: no image lies at the bottom.
+    least: 50 / images.test,
     format: (value) => String(Math.round(value * 10) / 10),
   }),
 )}
 ${chart(
   'Training loss',
   lineChart({
-    description: 'Training loss by epoch',
+    description: 'Training loss by epoch, logarithmic',
     x: 'epoch',
     lines: runs.map(({ norm, epochs }) => ({ norm, values: epochs.map((epoch) => epoch.loss) })),
+    least: 1e-4,
     format: (value) => String(Math.round(value * 1000) / 1000),
   }),
 )}

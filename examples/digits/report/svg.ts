@@ -24,6 +24,15 @@ export function ticks(low: number, high: number, count: number): number[] {
   return Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)))
 }
 
+/** Values for a logarithmic axis from low to high: 1, 2 and 5 of each power of ten, or 1 alone where that is too many. */
+export function logTicks(low: number, high: number): number[] {
+  const [first, last] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))]
+  const steps = last - first > 4 ? [1] : [1, 2, 5]
+  return Array.from({ length: last - first + 1 }, (_, i) => 10 ** (first + i))
+    .flatMap((power) => steps.map((step) => Number((step * power).toPrecision(3))))
+    .filter((value) => value >= low && value <= high)
+}
+
 /** Whole numbers 1 … last, thinned to at most `count`, the last one always among them. */
 export function countTicks(last: number, count: number): number[] {
   const every = Math.ceil(last / count)
