@@ -28,8 +28,8 @@ export declare function addonVersion(): string
 /** Backward of a saved forward: dx. */
 export declare function avgPool2DBackward(saved: number, dy: number): number
 
-/** Forward. Returns `[y, saved]`, saved 0 without `record`. */
-export declare function avgPool2DForward(spec: number, x: number, isMulti: boolean, record: boolean): Handles
+/** Forward. Makes y and, with `record`, saved. */
+export declare function avgPool2DForward(spec: number, x: number, isMulti: boolean, record: boolean): number
 
 /** Throws where an Adam of this configuration could not step. */
 export declare function checkAdam(config: AdamConfig): void
@@ -40,20 +40,20 @@ export declare function checkDevice(name: string): string
 /** Throws where an SGD of this configuration could not step. */
 export declare function checkSgd(config: SgdConfig): void
 
-/** Backward of a saved forward. Returns `[dx, dweight, dbias]`, 0 where absent. */
-export declare function conv2DBackward(saved: number, dy: number): Handles
+/** Backward of a saved forward. Makes dx, dweight and dbias, where they are. */
+export declare function conv2DBackward(saved: number, dy: number): number
 
-/** Forward; `bias` 0 for none. Returns `[y, saved]`, saved 0 without `record`. */
-export declare function conv2DForward(spec: number, x: number, isMulti: boolean, weight: number, bias: number, record: boolean): Handles
+/** Forward; `bias` 0 for none. Makes y and, with `record`, saved. */
+export declare function conv2DForward(spec: number, x: number, isMulti: boolean, weight: number, bias: number, record: boolean): number
 
 /** Checks and registers a specification. */
 export declare function conv2DSpec(inChannels: number, outChannels: number, window: WindowConfig): number
 
 /**
- * Cross entropy of logits `[N, K]` or `[T, N, K]` (decoded by the mean over T) against labels `[N]`. Returns
- * `[report, grad]`: the report holds the loss, or which label is wrong, and is read by `loss_report`.
+ * Cross entropy of logits `[N, K]` or `[T, N, K]` (decoded by the mean over T) against labels `[N]`. Makes a
+ * report and the gradient: the report holds the loss, or which label is wrong, and is read by `loss_report`.
  */
-export declare function crossEntropy(logits: number, labels: number): Handles
+export declare function crossEntropy(logits: number, labels: number): number
 
 /** From here on a device's work is written down instead of done. */
 export declare function cudaBeginCapture(device: string): void
@@ -126,11 +126,11 @@ export declare function emptyCache(device: string): void
 /** Frees a handle at once. Freeing twice is harmless. */
 export declare function free(handle: number): void
 
-/** Backward of a saved forward. Returns `[dx, dweight, dbias]`, 0 where absent. */
-export declare function linearBackward(saved: number, dy: number): Handles
+/** Backward of a saved forward. Makes dx, dweight and dbias, where they are. */
+export declare function linearBackward(saved: number, dy: number): number
 
-/** Forward; `bias` 0 for none. Returns `[y, saved]`, saved 0 without `record`. */
-export declare function linearForward(spec: number, x: number, weight: number, bias: number, record: boolean): Handles
+/** Forward; `bias` 0 for none. Makes y and, with `record`, saved. */
+export declare function linearForward(spec: number, x: number, weight: number, bias: number, record: boolean): number
 
 /** Checks and registers a specification. */
 export declare function linearSpec(inFeatures: number, outFeatures: number): number
@@ -149,8 +149,8 @@ export declare function manualSeed(seed: number): void
 /** Backward of a saved forward: dx. */
 export declare function maxPool2DBackward(saved: number, dy: number): number
 
-/** Forward. Returns `[y, saved]`, saved 0 without `record`. */
-export declare function maxPool2DForward(spec: number, x: number, isMulti: boolean, record: boolean): Handles
+/** Forward. Makes y and, with `record`, saved. */
+export declare function maxPool2DForward(spec: number, x: number, isMulti: boolean, record: boolean): number
 
 export declare function memoryStats(device: string): DeviceMemoryStats
 
@@ -160,26 +160,26 @@ export interface NamedHandle {
 }
 
 /**
- * Backward of a saved forward, which is used up. `carry` is the gradient of the state after the last step (0: none); it
- * becomes that of the state before the first. dw is added to `weight_grad`. Returns dx, which lives as long as `owner`, and
- * dw and the state's gradient where they were not given.
+ * Backward of a saved forward, which is used up unless `keep_saved`. `carry` is the gradient of the state after the last
+ * step (0: none); it becomes that of the state before the first. dw is added to `weight_grad`. Makes dx, which lives as
+ * long as `owner`, and dw and the state's gradient where they were not given.
  */
-export declare function neuNormBackward(owner: object, saved: number, dy: number, carry: number, weightGrad: number): Packed
+export declare function neuNormBackward(owner: object, saved: number, dy: number, carry: number, weightGrad: number, keepSaved: boolean): number
 
 /**
- * Forward from `state` (0: zero), which becomes the state after the last step. Returns y, which lives as long as `owner`,
- * and saved, which is 0 without `record`, and the state where there was none.
+ * Forward from `state` (0: zero), which becomes the state after the last step. Makes y, which lives as long as `owner`,
+ * with `record` saved, and the state where there was none.
  */
-export declare function neuNormForward(owner: object, spec: number, x: number, isMulti: boolean, weight: number, state: number, record: boolean): Packed
+export declare function neuNormForward(owner: object, spec: number, x: number, isMulti: boolean, weight: number, state: number, record: boolean): number
 
 /** Registers a specification. */
 export declare function neuNormSpec(channels: number, height: number, width: number, channelsLast: boolean, k: number, shared: boolean): number
 
 /**
- * Backward; `carry` is the gradient of the voltage after the last step (0: none). Returns
- * `[dx, gradient of the voltage before the first step]`.
+ * Backward; `carry` is the gradient of the voltage after the last step (0: none). Makes dx and
+ * the gradient of the voltage before the first step.
  */
-export declare function neuronBackward(saved: number, dy: number, carry: number): Handles
+export declare function neuronBackward(saved: number, dy: number, carry: number): number
 
 /** `NeuronSpec` as TypeScript writes it. */
 export interface NeuronConfig {
@@ -193,18 +193,21 @@ export interface NeuronConfig {
   detachReset: boolean
 }
 
-/** Forward from `state` (0: the initial voltage). Returns `[spikes, state, saved]`, saved 0 without `record`. */
-export declare function neuronForward(spec: number, x: number, isMulti: boolean, state: number, record: boolean): Handles
+/**
+ * Forward from `state` (0: the initial voltage). Makes the spikes, the state after the last step and,
+ * with `record`, saved.
+ */
+export declare function neuronForward(spec: number, x: number, isMulti: boolean, state: number, record: boolean): number
 
 /** Checks and registers a specification. */
 export declare function neuronSpec(config: NeuronConfig): number
 
 /**
- * Backward of a saved forward, which is used up. The parameters' gradients are added to those given, and those that
- * are not (0) are returned: dx and dweight, dbias and dscale, 0 where absent. A gradient of one row is without the axis
- * of rows; the others have one row per step of that forward.
+ * Backward of a saved forward, which is used up unless `keep_saved`. The parameters' gradients are added to those given;
+ * it makes dx and those that are not given (0): dweight, dbias and dscale, where they are. A gradient of one row is
+ * without the axis of rows; the others have one row per step of that forward.
  */
-export declare function normBackward(owner: object, saved: number, dy: number, weightGrad: number, biasGrad: number, scaleGrad: number): Packed
+export declare function normBackward(owner: object, saved: number, dy: number, weightGrad: number, biasGrad: number, scaleGrad: number, keepSaved: boolean): number
 
 /** `NormSpec` as TypeScript writes it: `'absent' | 'shared' | 'perStep'` for rows. */
 export interface NormConfig {
@@ -222,10 +225,10 @@ export interface NormConfig {
 
 /**
  * Forward. `training` chooses batch statistics and `track` moves the running ones; `momentum` absent means
- * a cumulative average. `scale` is that of time, 0 where absent. Returns y, which lives as long as `owner` (a call of its
- * own to say so would cost as much as a small forward), and saved, which is 0 without `record`.
+ * a cumulative average. `scale` is that of time, 0 where absent. Makes y, which lives as long as `owner` (a call of its
+ * own to say so would cost as much as a small forward), and, with `record`, saved.
  */
-export declare function normForward(owner: object, layer: number, x: number, scale: number, isMulti: boolean, firstStep: number, training: boolean, track: boolean, momentum: number | undefined | null, record: boolean): Packed
+export declare function normForward(owner: object, layer: number, x: number, scale: number, isMulti: boolean, firstStep: number, training: boolean, track: boolean, momentum: number | undefined | null, record: boolean): number
 
 /** Registers a layer. */
 export declare function normLayer(config: NormConfig, tensors: NormTensors): number
@@ -281,6 +284,15 @@ export declare function tensorAccumulate(target: number, source: number): void
 /** A new tensor `a + b`. */
 export declare function tensorAdd(a: number, b: number): number
 
+/**
+ * The ArrayBuffer that a tensor's memory lies in and may be written in; or how many bytes one must have for it to
+ * move there (`tensor_move_to_buffer`); or null, for a tensor over an array of the caller's.
+ */
+export declare function tensorBuffer(handle: number): ArrayBuffer | number | null
+
+/** Where a tensor's first value lies in its memory, in bytes. */
+export declare function tensorByteOffset(handle: number): number
+
 /** A tensor of its own, in another dtype or the same. */
 export declare function tensorCast(handle: number, dtype: string): number
 
@@ -300,23 +312,29 @@ export declare function tensorDtype(handle: number): string
 
 export declare function tensorFill(target: number, value: number): void
 
-/** Uploads the bytes of a typed array of the right type. */
-export declare function tensorFromBytes(bytes: Uint8Array, shape: Array<number>, dtype: string, device: string): number
+/**
+ * Uploads the bytes of a typed array of the right type. The array comes last: reading an argument may run JavaScript,
+ * which may detach memory that a slice has been taken of already.
+ */
+export declare function tensorFromBytes(shape: Array<number>, dtype: string, device: string, bytes: Uint8Array): number
 
 /** A tensor over another owner's memory, after what is on `stream` (a CUstream handle) now. */
 export declare function tensorFromDevicePointer(pointer: bigint, shape: Array<number>, dtype: string, device: string, stream?: bigint | undefined | null): number
 
-/** Uploads numbers, rounding each once to the dtype. */
-export declare function tensorFromNumbers(numbers: Float64Array, shape: Array<number>, dtype: string, device: string): number
+/** Uploads numbers, rounding each once to the dtype. The array comes last, as above. */
+export declare function tensorFromNumbers(shape: Array<number>, dtype: string, device: string, numbers: Float64Array): number
 
 /** New tensor filled with one value. */
 export declare function tensorFull(shape: Array<number>, value: number, dtype: string, device: string): number
 
+/** Moves a tensor's memory, with everything that shares it, into an ArrayBuffer of which nobody else has the bytes. */
+export declare function tensorMoveToBuffer(handle: number, buffer: object): void
+
 /** A tensor over the memory of a typed array, which is not copied. */
 export declare function tensorOverArray(array: object, shape: Array<number>, dtype: string): number
 
-/** The values' bytes, copied into an ArrayBuffer of V8's. Waits for the device. */
-export declare function tensorRead(handle: number): ArrayBuffer
+/** Copies a tensor's bytes to `target`, an ArrayBuffer of as many that no tensor lies in. Waits for the device. */
+export declare function tensorRead(handle: number, target: object): void
 
 /**
  * Makes `target` another name of `source`'s memory: how a parameter keeps its identity when its module
@@ -332,20 +350,20 @@ export declare function tensorRow(handle: number, index: number): number
 
 export declare function tensorShape(handle: number): Array<number>
 
-/**
- * An ArrayBuffer over a tensor's memory, or nothing where it has to be copied: memory that was lent itself, a runtime
- * that wants all buffers in its own heap, or too much already shared.
- */
-export declare function tensorSharedBuffer(handle: number): ArrayBuffer | null
-
 /** A copy on a device. */
 export declare function tensorToDevice(handle: number, device: string): number
 
 /** Fills a tensor with values of U(low, high). In place. */
 export declare function tensorUniform(target: number, low: number, high: number): void
 
-/** Ties a handle's life to a JavaScript object's. */
+/**
+ * Makes a JavaScript object the owner of a handle that has none yet, whose life it then is. A handle is given to its
+ * owner in the call that made it, so that no other object can take it over.
+ */
 export declare function track(owner: object, handle: number): void
+
+/** Frees what a forward has saved with `owner` too: its layer, which would free it at the latest, may outlive it long. */
+export declare function trackSaved(owner: object, handle: number): void
 
 /** A sliding window; each field `[vertical, horizontal]`. */
 export interface WindowConfig {

@@ -773,7 +773,7 @@ if (
   }
 }
 
-const { adamStep, addonVersion, avgPool2DBackward, avgPool2DForward, checkAdam, checkDevice, checkSgd, conv2DBackward, conv2DForward, conv2DSpec, crossEntropy, cudaBeginCapture, cudaCancelCapture, cudaDevices, cudaEndCapture, cudaEvent, cudaEventElapsed, cudaEventRecord, cudaEventSynchronize, cudaGraphReplay, cudaReport, cudaStream, cudaSynchronize, cudaUnavailableReason, emptyCache, free, linearBackward, linearForward, linearSpec, loadSafetensors, lossReport, manualSeed, maxPool2DBackward, maxPool2DForward, memoryStats, neuNormBackward, neuNormForward, neuNormSpec, neuronBackward, neuronForward, neuronSpec, normBackward, normForward, normLayer, numThreads, pool2DSpec, randperm, saveSafetensors, setNumThreads, sgdStep, simdLevel, sweep, tensorAccumulate, tensorAdd, tensorCast, tensorCopy, tensorDevice, tensorDevicePointer, tensorDtype, tensorFill, tensorFromBytes, tensorFromDevicePointer, tensorFromNumbers, tensorFull, tensorOverArray, tensorRead, tensorReplace, tensorReshape, tensorRow, tensorShape, tensorSharedBuffer, tensorToDevice, tensorUniform, track } = nativeBinding
+const { adamStep, addonVersion, avgPool2DBackward, avgPool2DForward, checkAdam, checkDevice, checkSgd, conv2DBackward, conv2DForward, conv2DSpec, crossEntropy, cudaBeginCapture, cudaCancelCapture, cudaDevices, cudaEndCapture, cudaEvent, cudaEventElapsed, cudaEventRecord, cudaEventSynchronize, cudaGraphReplay, cudaReport, cudaStream, cudaSynchronize, cudaUnavailableReason, emptyCache, free, linearBackward, linearForward, linearSpec, loadSafetensors, lossReport, manualSeed, maxPool2DBackward, maxPool2DForward, memoryStats, neuNormBackward, neuNormForward, neuNormSpec, neuronBackward, neuronForward, neuronSpec, normBackward, normForward, normLayer, numThreads, pool2DSpec, randperm, saveSafetensors, setNumThreads, sgdStep, simdLevel, sweep, tensorAccumulate, tensorAdd, tensorBuffer, tensorByteOffset, tensorCast, tensorCopy, tensorDevice, tensorDevicePointer, tensorDtype, tensorFill, tensorFromBytes, tensorFromDevicePointer, tensorFromNumbers, tensorFull, tensorMoveToBuffer, tensorOverArray, tensorRead, tensorReplace, tensorReshape, tensorRow, tensorShape, tensorToDevice, tensorUniform, track, trackSaved } = nativeBinding
 export { adamStep }
 export { addonVersion }
 export { avgPool2DBackward }
@@ -828,6 +828,8 @@ export { simdLevel }
 export { sweep }
 export { tensorAccumulate }
 export { tensorAdd }
+export { tensorBuffer }
+export { tensorByteOffset }
 export { tensorCast }
 export { tensorCopy }
 export { tensorDevice }
@@ -838,14 +840,15 @@ export { tensorFromBytes }
 export { tensorFromDevicePointer }
 export { tensorFromNumbers }
 export { tensorFull }
+export { tensorMoveToBuffer }
 export { tensorOverArray }
 export { tensorRead }
 export { tensorReplace }
 export { tensorReshape }
 export { tensorRow }
 export { tensorShape }
-export { tensorSharedBuffer }
 export { tensorToDevice }
 export { tensorUniform }
 export { track }
+export { trackSaved }
 export const __napiBindingTarget = __napiLoadedBindingTarget

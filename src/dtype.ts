@@ -95,18 +95,24 @@ export function dtypeOfData(data: unknown, wanted: DType | undefined): { dtype: 
   return { dtype, isStored: stored.includes(dtype) }
 }
 
-export function typedArrayOf(dtype: DType, buffer: ArrayBuffer) {
+/** Bytes of an element. */
+export function bytesOf(dtype: DType): number {
+  return { float64: 8, float32: 4, float16: 2, bfloat16: 2, uint8: 1, int64: 8 }[dtype]
+}
+
+/** The values in a buffer, from byte `offset` on; all there are unless `length` says how many. */
+export function typedArrayOf(dtype: DType, buffer: ArrayBuffer, offset = 0, length?: number) {
   switch (dtype) {
     case 'float64':
-      return new Float64Array(buffer)
+      return new Float64Array(buffer, offset, length)
     case 'float32':
-      return new Float32Array(buffer)
+      return new Float32Array(buffer, offset, length)
     case 'float16':
     case 'bfloat16':
-      return new Uint16Array(buffer)
+      return new Uint16Array(buffer, offset, length)
     case 'uint8':
-      return new Uint8Array(buffer)
+      return new Uint8Array(buffer, offset, length)
     case 'int64':
-      return new BigInt64Array(buffer)
+      return new BigInt64Array(buffer, offset, length)
   }
 }

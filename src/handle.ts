@@ -1,23 +1,44 @@
 import { SpikenormError } from './errors.js'
 import { native } from './native.js'
 
+/** Given to a {@link Handle} whose value a native call is about to make, for the owner it is told of. */
+export const PENDING = Symbol('pending')
+
+/** Gives an owner made of {@link PENDING} what a native call has made for it, which watches the owner already. */
+export let become: <H extends Handle>(owner: H, id: number) => H
+
 /**
- * Owner of something native, known by a number. It is freed at once by `dispose()` or at the end of a `using`
- * block, and otherwise after the owner has been garbage collected, in synchronous loops too.
+ * Owner of something native, known by a number that is never used again. It is freed at once by `dispose()` or at the
+ * end of a `using` block, and otherwise after the owner has been garbage collected, in synchronous loops too.
  */
 export class Handle {
   #id: number
 
-  /** @internal Of 0: nothing yet, for a call that makes it and is told whose it will be; {@link become} follows. */
-  constructor(id: number) {
-    this.#id = id
-    if (id !== 0) native.track(this, id)
+  static {
+    become = (owner, id) => {
+      owner.#id = id
+      return owner
+    }
   }
 
-  /** @internal Takes over what a native call has made for this object, which it watches already. */
-  become(id: number): this {
+  /** @internal Takes over what a native call has just made; throws `ERR_ARGUMENT` for any other number. */
+  constructor(id: number | typeof PENDING) {
+    if (id === PENDING) {
+      this.#id = 0
+      return
+    }
     this.#id = id
-    return this
+    try {
+      native.track(this, id)
+    } catch (thrown) {
+      const isNumberOfUser = thrown instanceof SpikenormError && thrown.code === 'ERR_ARGUMENT'
+      throw isNumberOfUser ? new SpikenormError('ERR_ARGUMENT', this.howToMakeOne) : thrown
+    }
+  }
+
+  /** @internal What to write instead of `new` for a class that is not constructed by its user. */
+  protected get howToMakeOne(): string {
+    return `${this.constructor.name}: it is made by the library, not with new`
   }
 
   /** @internal The native number; throws `ERR_DISPOSED` once freed. */
@@ -70,7 +91,7 @@ export class Saved {
 
   /** Frees it once this object has been collected: for one that is in nobody's tape. */
   watch(): void {
-    if (this.#id !== 0) native.track(this, this.#id)
+    if (this.#id !== 0) native.trackSaved(this, this.#id)
   }
 
   /** Told that a backward has used it up. */

@@ -344,7 +344,7 @@ export function conversionOf(tensors: readonly Tensor[], { dtype, device }: Conv
   return () => {
     for (const [tensor, converted] of pairs) {
       if (converted === tensor) continue
-      tensor.replaceWith(converted.id)
+      tensor.replaceWith(converted)
       converted.dispose()
     }
   }

@@ -20,21 +20,12 @@ export const native = Object.fromEntries(
     .map(([name, value]) => [name, guarded(value as (...args: unknown[]) => unknown)]),
 ) as unknown as Addon
 
-/** Calls that return several handles pack two of them into one number (src/native/handles.rs). */
-const PAIR = 2 ** 26
+/** A call that makes up to four values returns the first handle above a bit for each (src/native/handles.rs). */
+const FIRST_HANDLE = 2 ** 4
 
-/** What a call with up to four handles returns: a pair, or an array of two where it takes more. */
-export type Packed = number | readonly number[]
-
-/** @returns the `at`-th pair of what a call has returned */
-export function pairOf(packed: Packed, at: 0 | 1): number {
-  return typeof packed === 'number' ? (at === 0 ? packed : 0) : (packed[at] as number)
-}
-
-export function highOf(pair: number): number {
-  return Math.floor(pair / PAIR)
-}
-
-export function lowOf(pair: number): number {
-  return pair - PAIR * Math.floor(pair / PAIR)
+/** @returns handle `at` of what a call has made, 0 where it made none */
+export function madeAt(made: number, at: 0 | 1 | 2 | 3): number {
+  const first = Math.floor(made / FIRST_HANDLE)
+  const present = made - FIRST_HANDLE * first
+  return (present >> at) & 1 ? first + at : 0
 }

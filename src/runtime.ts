@@ -16,7 +16,7 @@ export function getNumThreads(): number {
   return native.numThreads()
 }
 
-/** Bytes of the process's tensors on a device. */
+/** Bytes of the process's tensors on a device, without those in typed arrays, whose memory is V8's. */
 export interface MemoryStats {
   /** Held by tensors. */
   allocated: number

@@ -1,5 +1,4 @@
 /** Tensors: contiguous values on a device, with the dtypes of PyTorch. */
-import { isMainThread } from 'node:worker_threads'
 import {
   addressOf64Bits,
   anyDType,
@@ -12,8 +11,9 @@ import {
   readTarget,
   type Signature,
 } from './arguments.js'
+import { newArrayBuffer, newTensorBuffer } from './array-buffer.js'
 import { type Device, parseDevice } from './device.js'
-import { type DType, dtypeOfData, type TensorData, type TypedArray, typedArrayOf } from './dtype.js'
+import { bytesOf, type DType, dtypeOfData, type TensorData, type TypedArray, typedArrayOf } from './dtype.js'
 import { type ErrorCode, SpikenormError } from './errors.js'
 import { Handle } from './handle.js'
 import { native } from './native.js'
@@ -42,6 +42,11 @@ export class Tensor extends Handle {
   #dtype: DType | undefined
   #device: Device | undefined
 
+  /** @internal */
+  protected override get howToMakeOne(): string {
+    return 'Tensor: tensors are made by tensor(data, shape), full(), zeros() and ones(), not with new'
+  }
+
   /** Extents, slowest axis first. */
   get shape(): readonly number[] {
     this.#shape ??= Object.freeze(native.tensorShape(this.id))
@@ -67,30 +72,43 @@ export class Tensor extends Handle {
 
   /**
    * A copy of the values: Float64Array, Float32Array, Uint16Array (bits of float16 and bfloat16), Uint8Array or
-   * BigInt64Array. On a CUDA device it waits for what computes them.
+   * BigInt64Array. On a CUDA device it waits for what computes them. Throws `ERR_OUT_OF_MEMORY`.
    */
   toTypedArray(): Float64Array | Float32Array | Uint16Array | Uint8Array | BigInt64Array {
-    return typedArrayOf(this.dtype, native.tensorRead(this.id) as ArrayBuffer)
+    return typedArrayOf(this.dtype, this.#read(this.id))
+  }
+
+  /** The bytes of tensor `id`, which is of this one's size. */
+  #read(id: number, dtype: DType = this.dtype): ArrayBuffer {
+    const buffer = newArrayBuffer(this.size * bytesOf(dtype))
+    native.tensorRead(id, buffer)
+    return buffer
   }
 
   /**
    * The values themselves where {@link toTypedArray} copies them, as `tensor.numpy()`: writing to the array writes to the
-   * tensor, and either keeps the memory alive. A copy after all in a worker thread, in a runtime that allows no such
-   * array, of a tensor made by {@link Tensor.fromTypedArray}, and beyond 256 MiB at once. Throws `ERR_DEVICE` on a CUDA
-   * device.
+   * tensor, and either keeps the memory alive. The first call moves the values to memory of V8's. It stays the tensor's:
+   * `postMessage` and `structuredClone` refuse to transfer it. A copy for a tensor made by {@link Tensor.fromTypedArray} and
+   * for one without elements. Throws `ERR_DEVICE` on a CUDA device, `ERR_OUT_OF_MEMORY`.
    */
   asTypedArray(): Float64Array | Float32Array | Uint16Array | Uint8Array | BigInt64Array {
-    // A worker's end would free memory that a transfer may have brought to another thread.
-    const canShare = isMainThread || this.device !== 'cpu'
-    const buffer = canShare ? native.tensorSharedBuffer(this.id) : null
-    return buffer ? typedArrayOf(this.dtype, buffer) : this.toTypedArray()
+    if (this.size === 0 && this.device === 'cpu') return this.toTypedArray()
+    const { id } = this
+    let buffer = native.tensorBuffer(id)
+    if (buffer === null) return this.toTypedArray()
+    if (typeof buffer === 'number') {
+      const bytes = buffer
+      buffer = newTensorBuffer(bytes)
+      native.tensorMoveToBuffer(id, buffer)
+    }
+    return typedArrayOf(this.dtype, buffer, native.tensorByteOffset(id), this.size)
   }
 
   /** A copy of the values as numbers; int64 beyond 2^53 is rounded. */
   toFloat64Array(): Float64Array {
     const wide = native.tensorCast(this.id, 'float64')
     try {
-      return new Float64Array(native.tensorRead(wide) as ArrayBuffer)
+      return new Float64Array(this.#read(wide, 'float64'))
     } finally {
       native.free(wide)
     }
@@ -146,8 +164,8 @@ export class Tensor extends Handle {
   }
 
   /** @internal Takes over another tensor's memory, dtype and device, keeping identity. */
-  replaceWith(id: number): void {
-    native.tensorReplace(this.id, id)
+  replaceWith(other: Tensor): void {
+    native.tensorReplace(this.id, other.id)
     this.#shape = undefined
     this.#dtype = undefined
     this.#device = undefined
@@ -155,7 +173,7 @@ export class Tensor extends Handle {
 
   /**
    * A tensor on the CPU over a typed array's memory, without a copy, as `torch.from_numpy`. It is never written to
-   * (`copy_` throws `ERR_ARGUMENT`); what is written to the array is seen by all that is computed later, the backward of
+   * (`copy_` throws `ERR_ARGUMENT`), unless the array is that of a tensor's {@link Tensor.asTypedArray}; what is written to the array is seen by all that is computed later, the backward of
    * a recorded forward too. Once the array's buffer has been transferred or shrunk, reading it throws `ERR_DISPOSED`.
    * Throws `ERR_DTYPE` for an array that would have to be converted, `ERR_ARGUMENT` for one over a SharedArrayBuffer.
    */
@@ -305,8 +323,8 @@ export function tensor(
   }
   return new Tensor(
     bytes
-      ? native.tensorFromBytes(bytes, shape, dtype, device)
-      : native.tensorFromNumbers(numbers as Float64Array, shape, dtype, device),
+      ? native.tensorFromBytes(shape, dtype, device, bytes)
+      : native.tensorFromNumbers(shape, dtype, device, numbers as Float64Array),
   )
 }
 

@@ -19,10 +19,10 @@ import { CarriedState, type StatefulEntry } from '../carried-state.js'
 import { type Checkpoint, combined } from '../checkpoint.js'
 import type { Device } from '../device.js'
 import type { DType } from '../dtype.js'
-import { Handle, Saved } from '../handle.js'
+import { become, Handle, PENDING, Saved } from '../handle.js'
 import { isInitialising } from '../initialisation.js'
 import { type Conversion, conversionOf, Module, type StepMode } from '../module.js'
-import { highOf, lowOf, native, pairOf } from '../native.js'
+import { madeAt, native } from '../native.js'
 import { Tape } from '../tape.js'
 import { newParameter, type Parameter, Tensor } from '../tensor.js'
 
@@ -120,8 +120,8 @@ export class NeuNorm extends Module {
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {
     const { value } = this.#state
-    const y = new Tensor(0)
-    const packed = native.neuNormForward(
+    const y = new Tensor(PENDING)
+    const made = native.neuNormForward(
       y,
       this.#spec.id,
       x.id,
@@ -130,25 +130,23 @@ export class NeuNorm extends Module {
       value?.id ?? 0,
       record,
     )
-    const made = pairOf(packed, 0)
-    const saved = highOf(made)
+    const saved = madeAt(made, 1)
     const entry = saved === 0 ? null : { saved: new Saved(saved), previous: this.#state.source }
     if (entry) this.#tape.push(entry)
-    this.#state.advance(value ?? new Tensor(lowOf(pairOf(packed, 1))), entry)
-    return y.become(lowOf(made))
+    this.#state.advance(value ?? new Tensor(madeAt(made, 2)), entry)
+    return become(y, madeAt(made, 0))
   }
 
   protected override computeBackward(dy: Tensor): Tensor {
     const entry = this.#tape.latest()
     const carried = this.#state.gradientOf(entry)
-    const dx = new Tensor(0)
-    const packed = native.neuNormBackward(dx, entry.saved.id, dy.id, carried?.id ?? 0, this.#w.gradId)
+    const dx = new Tensor(PENDING)
+    const made = native.neuNormBackward(dx, entry.saved.id, dy.id, carried?.id ?? 0, this.#w.gradId, false)
     entry.saved.forget()
-    this.#state.handBack(entry, carried ?? new Tensor(lowOf(pairOf(packed, 1))), this.#tape)
-    const made = pairOf(packed, 0)
-    const w = highOf(made)
+    this.#state.handBack(entry, carried ?? new Tensor(madeAt(made, 2)), this.#tape)
+    const w = madeAt(made, 1)
     if (w !== 0) this.#w.accumulate(w)
-    return dx.become(lowOf(made))
+    return become(dx, madeAt(made, 0))
   }
 
   /** State to 0; pending forwards are dropped. */

@@ -20,9 +20,9 @@ import {
 import { type Checkpoint, checkpointOf, combined } from '../checkpoint.js'
 import type { Device } from '../device.js'
 import type { DType } from '../dtype.js'
-import { Handle, Saved } from '../handle.js'
+import { become, Handle, PENDING, Saved } from '../handle.js'
 import { type Conversion, conversionOf, Module, type StepMode } from '../module.js'
-import { highOf, lowOf, native, pairOf } from '../native.js'
+import { madeAt, native } from '../native.js'
 import { Tape } from '../tape.js'
 import { full, newParameter, Parameter, Tensor, type TensorOptions } from '../tensor.js'
 
@@ -251,55 +251,50 @@ export abstract class NormLayer extends Module {
   protected override computeForward(x: Tensor, record: boolean): Tensor {
     const isMulti = this.stepMode === 'm'
     const firstStep = this.#step
-    const y = new Tensor(0)
-    const made = pairOf(
-      native.normForward(
-        y,
-        this.#native.id,
-        x.id,
-        this.#scale?.id ?? 0,
-        isMulti,
-        firstStep,
-        this.training,
-        this.trackRunningStats,
-        this.#momentum,
-        record,
-      ),
-      0,
+    const y = new Tensor(PENDING)
+    const made = native.normForward(
+      y,
+      this.#native.id,
+      x.id,
+      this.#scale?.id ?? 0,
+      isMulti,
+      firstStep,
+      this.training,
+      this.trackRunningStats,
+      this.#momentum,
+      record,
     )
     const isPerStep = this.#preset.statistics === 'perStep'
     const steps = isPerStep && isMulti ? (x.shape[0] as number) : 1
     if (isPerStep) this.#step = firstStep + steps
-    const saved = highOf(made)
+    const saved = madeAt(made, 1)
     if (saved !== 0) this.#tape.push({ saved: new Saved(saved), firstStep, steps })
-    return y.become(lowOf(made))
+    return become(y, madeAt(made, 0))
   }
 
   protected override computeBackward(dy: Tensor): Tensor {
     const entry = this.#tape.latest()
-    const dx = new Tensor(0)
+    const dx = new Tensor(PENDING)
     const { saved } = entry
     const weight = onlyRow(this.#weight, entry)
     const bias = onlyRow(this.#bias, entry)
-    const packed = native.normBackward(
+    const made = native.normBackward(
       dx,
       saved.id,
       dy.id,
       weight?.gradId ?? 0,
       bias?.gradId ?? 0,
       this.#scale?.gradId ?? 0,
+      false,
     )
     saved.forget()
     this.#tape.pop()
     // What has been added to a gradient is not returned.
-    const made = pairOf(packed, 0)
-    takeGradient(this.#weight, weight, highOf(made), entry)
-    const rest = pairOf(packed, 1)
-    if (rest !== 0) {
-      takeGradient(this.#bias, bias, lowOf(rest), entry)
-      if (highOf(rest) !== 0) this.#scale?.accumulate(highOf(rest))
-    }
-    return dx.become(lowOf(made))
+    takeGradient(this.#weight, weight, madeAt(made, 1), entry)
+    takeGradient(this.#bias, bias, madeAt(made, 2), entry)
+    const scale = madeAt(made, 3)
+    if (scale !== 0) this.#scale?.accumulate(scale)
+    return become(dx, madeAt(made, 0))
   }
 
   /** Step index to 0; pending forwards are dropped. Statistics and parameters stay. */
@@ -354,9 +349,9 @@ export abstract class NormLayer extends Module {
       // Rows are views of the stack: make them views again of the converted one.
       for (const { base, rows } of present) {
         rows.forEach((row, t) => {
-          const view = native.tensorRow(base.id, t)
+          const view = new Tensor(native.tensorRow(base.id, t))
           row.replaceWith(view)
-          native.free(view)
+          view.dispose()
         })
       }
     }

@@ -117,23 +117,23 @@ fn ordinal(device: &str) -> Checked<usize> {
 
 /// A mark on a device's stream.
 #[napi]
-pub fn cuda_event(device: String) -> Result<u32> {
+pub fn cuda_event(device: String) -> Result<f64> {
     face(|| Ok(insert(Event::new(&*driver::open(ordinal(&device)?)?)?)))
 }
 
 #[napi]
-pub fn cuda_event_record(event: u32) -> Result<()> {
+pub fn cuda_event_record(event: f64) -> Result<()> {
     face(|| get(event, |event: &Event| event.record()))
 }
 
 #[napi]
-pub fn cuda_event_synchronize(event: u32) -> Result<()> {
+pub fn cuda_event_synchronize(event: f64) -> Result<()> {
     face(|| get(event, |event: &Event| event.synchronize()))
 }
 
 /// Milliseconds from one mark to another.
 #[napi]
-pub fn cuda_event_elapsed(start: u32, end: u32) -> Result<f64> {
+pub fn cuda_event_elapsed(start: f64, end: f64) -> Result<f64> {
     face(|| get(start, |start: &Event| get(end, |end: &Event| start.elapsed_ms(end).map(f64::from))))
 }
 
@@ -145,7 +145,7 @@ pub fn cuda_begin_capture(device: String) -> Result<()> {
 
 /// The graph of what has been written down.
 #[napi]
-pub fn cuda_end_capture(device: String) -> Result<u32> {
+pub fn cuda_end_capture(device: String) -> Result<f64> {
     face(|| Ok(insert(driver::open(ordinal(&device)?)?.end_capture()?)))
 }
 
@@ -159,7 +159,7 @@ pub fn cuda_cancel_capture(device: String) -> Result<()> {
 }
 
 #[napi]
-pub fn cuda_graph_replay(graph: u32) -> Result<()> {
+pub fn cuda_graph_replay(graph: f64) -> Result<()> {
     face(|| get(graph, |graph: &Graph| graph.replay()))
 }
 
@@ -171,7 +171,7 @@ pub fn tensor_from_device_pointer(
     dtype: String,
     device: String,
     stream: Option<BigInt>,
-) -> Result<u32> {
+) -> Result<f64> {
     face(|| {
         let (shape, dtype) = (shape_of(&shape)?, DType::from_name(&dtype)?);
         let cuda = driver::open(ordinal(&device)?)?;
@@ -190,7 +190,7 @@ pub fn tensor_from_device_pointer(
 /// Address of a tensor's first value on its device, for use after what has been launched so far: on the stream that
 /// `cuda_stream` names, or after a synchronisation.
 #[napi]
-pub fn tensor_device_pointer(handle: u32) -> Result<BigInt> {
+pub fn tensor_device_pointer(handle: f64) -> Result<BigInt> {
     face(|| match device_of(handle)? {
         Device::Cpu => bail!(Device, "devicePointer: expected a tensor on a CUDA device, got one on cpu"),
         Device::Cuda(ordinal) => {

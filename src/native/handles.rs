@@ -1,12 +1,15 @@
 //! The registry of everything JavaScript holds: tensors, specifications and what is saved for backward, each
-//! known by a number. Cheap to pass, and freed in three ways: at once (`free`), when the JavaScript object
-//! that owns it has been collected (`sweep`), and when its environment ends.
+//! known by a number that is never used again: what has been freed stays unknown. Cheap to pass, and freed in three
+//! ways: at once (`free`), when the JavaScript object that owns it has been collected (`sweep`), and when its
+//! environment ends.
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use napi::Env;
-use napi::bindgen_prelude::{Either, Object};
+use napi::bindgen_prelude::Object;
 use napi_derive::napi;
 use spikenorm_core::{Error, ErrorCode, ExternalMemory, Tensor, bail};
 
@@ -14,11 +17,15 @@ use crate::device::{Device, Place};
 use crate::error::{Checked, Result, face, napi_failure};
 use crate::weak::{WeakObject, in_scope};
 
-/// A handle; 0 stands for none. A place in the registry, counted from 1.
-pub type Handle = u32;
+/// A handle as JavaScript has it: a whole number counted from 1, each given out once. 0 stands for none.
+pub type Handle = f64;
 
-/// Handles stay below this, so that two fit into a number of JavaScript's.
-const PAIR: f64 = (1u32 << 26) as f64;
+/// Handles that one call may return.
+const GROUP: u64 = 4;
+/// [`Made`] holds the first handle of a group above one bit for each.
+const FIRST_HANDLE: f64 = (1u32 << GROUP) as f64;
+/// The first handle of the last group that [`Made`] can hold.
+const LAST_GROUP: u64 = (1 << (53 - GROUP)) - GROUP;
 
 /// New handles after which collected owners are looked for, at least.
 const SWEEP_HANDLES: usize = 1024;
@@ -33,9 +40,9 @@ struct Slot {
     owner: Option<WeakObject>,
     /// The layer whose end is this one's too, for what a forward has saved: watching its JavaScript object as well would
     /// cost as much as a small forward.
-    layer: Option<usize>,
-    /// The places of what belongs to this layer, and, once it has been taken out, the values.
-    saved: Vec<usize>,
+    layer: Option<u64>,
+    /// What belongs to this layer, and, once it has been taken out, the values.
+    saved: Vec<u64>,
     taken: Vec<Slot>,
 }
 
@@ -46,12 +53,32 @@ impl Slot {
     }
 }
 
+/// Spreads numbers that count up over a table: a multiplication instead of a hash of bytes.
+#[derive(Default)]
+struct CountingHasher(u64);
+
+impl Hasher for CountingHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(self.0 ^ u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // 2^64 over the golden ratio (Knuth's multiplicative hashing); the table reads the upper bits too.
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 #[derive(Default)]
 pub struct Registry {
-    slots: Vec<Option<Slot>>,
-    /// Empty places.
-    free: Vec<usize>,
-    live_handles: usize,
+    slots: HashMap<u64, Slot, BuildHasherDefault<CountingHasher>>,
+    /// The latest handle given out.
+    latest: u64,
     memory: ExternalMemory,
     new_handles: usize,
     new_bytes: usize,
@@ -62,29 +89,31 @@ thread_local! {
     static REGISTRY: RefCell<Registry> = RefCell::default();
 }
 
-fn place(handle: Handle) -> usize {
-    (handle as usize).wrapping_sub(1)
+/// The key of a handle; 0, which no value has, for what is no whole number.
+fn key(handle: Handle) -> u64 {
+    let key = handle as u64;
+    if key as f64 == handle { key } else { 0 }
 }
 
 impl Registry {
-    fn insert(&mut self, value: Box<dyn Any>, device: Device, bytes: usize) -> Handle {
-        let slot = Slot { value, device, bytes, owner: None, layer: None, saved: vec![], taken: vec![] };
-        self.live_handles += 1;
+    /// The first of `count` handles that follow each other.
+    fn reserve(&mut self, count: u64) -> u64 {
+        let first = self.latest + 1;
+        self.latest += count;
+        first
+    }
+
+    fn insert(&mut self, key: u64, value: Box<dyn Any>, device: Device, bytes: usize) -> Handle {
         self.memory.add(bytes);
         self.new_handles += 1;
         self.new_bytes += bytes;
-        let place = if let Some(place) = self.free.pop() {
-            self.slots[place] = Some(slot);
-            place
-        } else {
-            self.slots.push(Some(slot));
-            self.slots.len() - 1
-        };
-        place as Handle + 1
+        let slot = Slot { value, device, bytes, owner: None, layer: None, saved: vec![], taken: vec![] };
+        self.slots.insert(key, slot);
+        key as Handle
     }
 
     fn slot(&self, handle: Handle) -> Checked<&Slot> {
-        self.slots.get(place(handle)).and_then(Option::as_ref).ok_or_else(disposed)
+        self.slots.get(&key(handle)).ok_or_else(disposed)
     }
 
     /// A value by its handle.
@@ -114,12 +143,12 @@ impl Registry {
         what: &str,
         handle: Handle,
     ) -> Checked<Option<&Tensor<B::Memory>>> {
-        if handle == 0 { Ok(None) } else { self.tensor(backend, what, handle).map(Some) }
+        if handle == 0.0 { Ok(None) } else { self.tensor(backend, what, handle).map(Some) }
     }
 
     /// Puts a tensor in the place of another.
     fn set<B: Place>(&mut self, backend: &B, handle: Handle, mut new: Tensor<B::Memory>) -> Checked<()> {
-        let slot = self.slots.get_mut(place(handle)).and_then(Option::as_mut).ok_or_else(disposed)?;
+        let slot = self.slots.get_mut(&key(handle)).ok_or_else(disposed)?;
         let bytes = new.bytes();
         match slot.value.downcast_mut() {
             Some(old) => std::mem::swap(old, &mut new),
@@ -133,29 +162,27 @@ impl Registry {
 
     /// Takes a value out that the program frees; the caller drops it after releasing the registry.
     fn take(&mut self, handle: Handle) -> Option<Slot> {
-        let slot = self.take_at(place(handle))?;
+        let slot = self.take_key(key(handle))?;
         self.memory.dispose(slot.bytes_taken());
         Some(slot)
     }
 
-    fn take_at(&mut self, place: usize) -> Option<Slot> {
-        let mut slot = self.slots.get_mut(place)?.take()?;
-        self.free.push(place);
-        self.live_handles -= 1;
-        if let Some(layer) = slot.layer.and_then(|layer| self.slots[layer].as_mut()) {
+    fn take_key(&mut self, key: u64) -> Option<Slot> {
+        let mut slot = self.slots.remove(&key)?;
+        if let Some(layer) = slot.layer.and_then(|layer| self.slots.get_mut(&layer)) {
             // Mostly the latest.
-            if let Some(at) = layer.saved.iter().rposition(|&saved| saved == place) {
+            if let Some(at) = layer.saved.iter().rposition(|&saved| saved == key) {
                 layer.saved.remove(at);
             }
         }
         for saved in std::mem::take(&mut slot.saved) {
-            slot.taken.extend(self.take_at(saved));
+            slot.taken.extend(self.take_key(saved));
         }
         Some(slot)
     }
 
     fn is_sweep_due(&self) -> bool {
-        self.new_handles >= SWEEP_HANDLES.max(self.live_handles / 2)
+        self.new_handles >= SWEEP_HANDLES.max(self.slots.len() / 2)
             || self.new_bytes >= SWEEP_BYTES.max(self.memory.live() / 2)
     }
 
@@ -173,10 +200,9 @@ impl Registry {
     }
 
     fn take_all(&mut self, is_taken: impl Fn(&Slot) -> bool) -> Vec<Slot> {
-        let places: Vec<usize> = (0..self.slots.len())
-            .filter(|&place| self.slots[place].as_ref().is_some_and(&is_taken))
-            .collect();
-        places.into_iter().filter_map(|place| self.take_at(place)).collect()
+        let keys: Vec<u64> =
+            self.slots.iter().filter(|(_, slot)| is_taken(slot)).map(|(&key, _)| key).collect();
+        keys.into_iter().filter_map(|key| self.take_key(key)).collect()
     }
 }
 
@@ -193,58 +219,92 @@ pub fn lend<R>(read: impl FnOnce(&Registry) -> Checked<R>) -> Checked<R> {
     REGISTRY.with_borrow(read)
 }
 
+/// Registers what a call has made, under a handle of its own.
+fn insert_one(value: Box<dyn Any>, device: Device, bytes: usize) -> Handle {
+    with(|registry| {
+        let key = registry.reserve(1);
+        registry.insert(key, value, device, bytes)
+    })
+}
+
 /// Registers a specification.
 pub fn insert<T: Any>(value: T) -> Handle {
-    with(|registry| registry.insert(Box::new(value), Device::Cpu, 0))
-}
-
-/// Registers what a forward on `backend` has saved; 0 for nothing.
-pub fn insert_saved<T: Any>(backend: &impl Place, saved: Option<T>) -> Handle {
-    saved.map_or(0, |saved| with(|registry| registry.insert(Box::new(saved), backend.device(), 0)))
-}
-
-/// The same, freed with its layer at the latest.
-pub fn insert_saved_of<T: Any>(backend: &impl Place, saved: Option<T>, layer: Handle) -> Handle {
-    let handle = insert_saved(backend, saved);
-    if handle != 0 {
-        with(|registry| {
-            if let Some(slot) = &mut registry.slots[place(handle)] {
-                slot.layer = Some(place(layer));
-            }
-            if let Some(slot) = &mut registry.slots[place(layer)] {
-                slot.saved.push(place(handle));
-            }
-        });
-    }
-    handle
+    insert_one(Box::new(value), Device::Cpu, 0)
 }
 
 /// Registers a tensor. Views count their own bytes: what matters is that V8 feels the pressure.
 pub fn insert_tensor<B: Place>(backend: &B, tensor: Tensor<B::Memory>) -> Handle {
     let bytes = tensor.bytes();
-    with(|registry| registry.insert(Box::new(tensor), backend.device(), bytes))
+    insert_one(Box::new(tensor), backend.device(), bytes)
 }
 
-pub fn insert_optional<B: Place>(backend: &B, tensor: Option<Tensor<B::Memory>>) -> Handle {
-    tensor.map_or(0, |tensor| insert_tensor(backend, tensor))
+/// The handles of what one call has made, up to four, which follow each other: JavaScript gets them as one number, since
+/// an array costs more than all else about a small call.
+pub struct Made {
+    first: u64,
+    present: u32,
 }
 
-/// Up to four handles as JavaScript gets them: two in one number, where the others are 0, else two such numbers. An
-/// array costs more than all else about a small call.
-pub type Packed = Either<f64, Vec<f64>>;
-
-pub fn packed(first: [Handle; 2], second: [Handle; 2]) -> Packed {
-    let pair = |[low, high]: [Handle; 2]| f64::from(low) + PAIR * f64::from(high);
-    if second == [0, 0] { Either::A(pair(first)) } else { Either::B(vec![pair(first), pair(second)]) }
-}
-
-/// Refuses to go on where new handles might not fit into a pair; before a call changes anything.
-pub fn expect_room() -> Checked<()> {
-    let slots = REGISTRY.with_borrow(|registry| registry.slots.len());
-    if slots >= PAIR as usize - 16 {
-        bail!(OutOfMemory, "{slots} tensors are in use; dispose() of those that are not needed");
+impl Made {
+    /// Refuses to go on where the handles might not fit into a number; before a call changes anything.
+    pub fn new() -> Checked<Self> {
+        let first = with(|registry| registry.reserve(GROUP));
+        if first > LAST_GROUP {
+            bail!(OutOfMemory, "every handle has been used; start another process");
+        }
+        Ok(Self { first, present: 0 })
     }
-    Ok(())
+
+    fn insert(&mut self, at: u32, value: Box<dyn Any>, device: Device, bytes: usize) {
+        self.present |= 1 << at;
+        let key = self.first + u64::from(at);
+        with(|registry| registry.insert(key, value, device, bytes));
+    }
+
+    /// Puts a tensor in place `at`.
+    pub fn tensor<B: Place>(&mut self, at: u32, backend: &B, tensor: Tensor<B::Memory>) {
+        let bytes = tensor.bytes();
+        self.insert(at, Box::new(tensor), backend.device(), bytes);
+    }
+
+    /// The same for a tensor that may be absent.
+    pub fn optional_tensor<B: Place>(&mut self, at: u32, backend: &B, tensor: Option<Tensor<B::Memory>>) {
+        if let Some(tensor) = tensor {
+            self.tensor(at, backend, tensor);
+        }
+    }
+
+    /// Puts what a forward on `backend` has saved, if anything, in place `at`.
+    pub fn saved<T: Any>(&mut self, at: u32, backend: &impl Place, saved: Option<T>) {
+        if let Some(saved) = saved {
+            self.insert(at, Box::new(saved), backend.device(), 0);
+        }
+    }
+
+    /// The same, freed with its layer at the latest.
+    pub fn saved_of<T: Any>(&mut self, at: u32, backend: &impl Place, saved: Option<T>, layer: Handle) {
+        let Some(saved) = saved else { return };
+        self.insert(at, Box::new(saved), backend.device(), 0);
+        let (own, layer) = (self.first + u64::from(at), key(layer));
+        with(|registry| {
+            if let Some(slot) = registry.slots.get_mut(&own) {
+                slot.layer = Some(layer);
+            }
+            if let Some(slot) = registry.slots.get_mut(&layer) {
+                slot.saved.push(own);
+            }
+        });
+    }
+
+    /// The handle in place `at`.
+    pub fn handle(&self, at: u32) -> Handle {
+        if self.present & (1 << at) == 0 { 0.0 } else { (self.first + u64::from(at)) as Handle }
+    }
+
+    /// All of them as one number: the first handle above a bit for each that is present (src/native.ts takes it apart).
+    pub fn number(self) -> f64 {
+        self.first as f64 * FIRST_HANDLE + f64::from(self.present)
+    }
 }
 
 /// Reads a value by its handle.
@@ -268,7 +328,7 @@ pub fn optional_tensor<B: Place>(
     what: &str,
     handle: Handle,
 ) -> Checked<Option<Tensor<B::Memory>>> {
-    if handle == 0 { Ok(None) } else { tensor(backend, what, handle).map(Some) }
+    if handle == 0.0 { Ok(None) } else { tensor(backend, what, handle).map(Some) }
 }
 
 /// Makes `target` another name of `source`'s tensor, on whatever device.
@@ -280,15 +340,6 @@ pub fn replace<B: Place>(backend: &B, target: Handle, source: Handle) -> Checked
 /// Lets a handle hold another tensor.
 pub fn set_tensor<B: Place>(backend: &B, handle: Handle, tensor: Tensor<B::Memory>) -> Checked<()> {
     with(|registry| registry.set(backend, handle, tensor))
-}
-
-/// The tensor in a handle's place if there is a handle, else in a new one, which is returned.
-pub fn put_tensor<B: Place>(backend: &B, handle: Handle, tensor: Tensor<B::Memory>) -> Checked<Handle> {
-    if handle == 0 {
-        Ok(insert_tensor(backend, tensor))
-    } else {
-        set_tensor(backend, handle, tensor).map(|()| 0)
-    }
 }
 
 /// Frees a handle that a call has used up.
@@ -309,17 +360,30 @@ fn report(env: &Env) -> Checked<()> {
     Ok(())
 }
 
-/// Ties a handle's life to a JavaScript object's.
+/// Makes a JavaScript object the owner of a handle that has none yet, whose life it then is. A handle is given to its
+/// owner in the call that made it, so that no other object can take it over.
 #[napi]
-pub fn track(env: Env, owner: Object<'_>, handle: u32) -> Result<()> {
+pub fn track(env: Env, owner: Object<'_>, handle: f64) -> Result<()> {
+    face(|| {
+        with(|registry| match registry.slots.get(&key(handle)) {
+            Some(Slot { owner: None, layer: None, .. }) => Ok(()),
+            _ => bail!(Argument, "expected a new handle, got {handle}"),
+        })?;
+        watch(&env, &owner, handle)
+    })
+}
+
+/// Frees what a forward has saved with `owner` too: its layer, which would free it at the latest, may outlive it long.
+#[napi]
+pub fn track_saved(env: Env, owner: Object<'_>, handle: f64) -> Result<()> {
     face(|| watch(&env, &owner, handle))
 }
 
-/// The same for a call that has made `handle` for `owner`; and looks after those whose owner is gone when it is time.
+/// Gives `handle` its owner; and looks after those whose owner is gone when it is time.
 pub fn watch(env: &Env, owner: &Object<'_>, handle: Handle) -> Checked<()> {
     let weak = WeakObject::new(env, owner).map_err(napi_failure)?;
     let (is_new_env, is_due) = with(|registry| {
-        if let Some(slot) = registry.slots.get_mut(place(handle)).and_then(Option::as_mut) {
+        if let Some(slot) = registry.slots.get_mut(&key(handle)) {
             slot.owner = Some(weak);
         }
         let is_new_env = !registry.watched.contains(&env.raw());
@@ -344,7 +408,7 @@ pub fn watch(env: &Env, owner: &Object<'_>, handle: Handle) -> Checked<()> {
 
 /// Frees a handle at once. Freeing twice is harmless.
 #[napi]
-pub fn free(env: Env, handle: u32) -> Result<()> {
+pub fn free(env: Env, handle: f64) -> Result<()> {
     face(|| {
         remove(&env, handle);
         report(&env)
@@ -362,7 +426,7 @@ pub fn sweep(env: Env) -> Result<u32> {
             }
         }
         report(&env)?;
-        Ok(with(|registry| registry.live_handles as u32))
+        Ok(with(|registry| registry.slots.len() as u32))
     })
 }
 

@@ -6,11 +6,9 @@ use spikenorm_core::kit::{Conv2dForward, Conv2dSaved, Conv2dSpec, Window};
 
 use crate::device::{Place, on_device};
 use crate::error::{Checked, Result, face};
-use crate::handles::{
-    Handle, device_of, get, insert, insert_optional, insert_saved, insert_tensor, optional_tensor, tensor,
-};
+use crate::handles::{Handle, Made, device_of, get, insert, optional_tensor, tensor};
 use crate::norm::step_mode;
-use crate::tensor::{Handles, expect_gradient, expect_parameter_dtype};
+use crate::tensor::{expect_gradient, expect_parameter_dtype};
 
 /// A sliding window; each field `[vertical, horizontal]`.
 #[napi(object)]
@@ -36,7 +34,7 @@ impl WindowConfig {
 
 /// Checks and registers a specification.
 #[napi]
-pub fn conv2d_spec(in_channels: u32, out_channels: u32, window: WindowConfig) -> Result<u32> {
+pub fn conv2d_spec(in_channels: u32, out_channels: u32, window: WindowConfig) -> Result<f64> {
     face(|| {
         let spec = Conv2dSpec {
             in_channels: in_channels as usize,
@@ -48,16 +46,16 @@ pub fn conv2d_spec(in_channels: u32, out_channels: u32, window: WindowConfig) ->
     })
 }
 
-/// Forward; `bias` 0 for none. Returns `[y, saved]`, saved 0 without `record`.
+/// Forward; `bias` 0 for none. Makes y and, with `record`, saved.
 #[napi]
 pub fn conv2d_forward(
-    spec: u32,
-    x: u32,
+    spec: f64,
+    x: f64,
     is_multi: bool,
-    weight: u32,
-    bias: u32,
+    weight: f64,
+    bias: f64,
     record: bool,
-) -> Result<Handles> {
+) -> Result<f64> {
     face(|| on_device!(device_of(x)?, backend => forward(backend, spec, x, is_multi, [weight, bias], record)))
 }
 
@@ -68,32 +66,35 @@ fn forward<B: Place>(
     is_multi: bool,
     [weight, bias]: [Handle; 2],
     record: bool,
-) -> Checked<Handles> {
+) -> Checked<f64> {
     let spec = get(spec, |spec: &Conv2dSpec| Ok(spec.clone()))?;
     let (x, weight) = (tensor(backend, "input", x)?, tensor(backend, "weight", weight)?);
     let bias = optional_tensor(backend, "bias", bias)?;
     let frames = spec.frames(&x.shape, step_mode(is_multi))?;
     expect_parameter_dtype("weight", &weight, x.dtype)?;
     let call = Conv2dForward { spec: &spec, frames, x: &x, weight: &weight, bias: bias.as_ref(), record };
+    let mut made = Made::new()?;
     let output = backend.conv2d_forward(&call)?;
-    Ok(vec![insert_tensor(backend, output.y), insert_saved(backend, output.saved)])
+    made.tensor(0, backend, output.y);
+    made.saved(1, backend, output.saved);
+    Ok(made.number())
 }
 
-/// Backward of a saved forward. Returns `[dx, dweight, dbias]`, 0 where absent.
+/// Backward of a saved forward. Makes dx, dweight and dbias, where they are.
 #[napi]
-pub fn conv2d_backward(saved: u32, dy: u32) -> Result<Handles> {
+pub fn conv2d_backward(saved: f64, dy: f64) -> Result<f64> {
     face(|| on_device!(device_of(saved)?, backend => backward(backend, saved, dy)))
 }
 
-fn backward<B: Place>(backend: &B, saved: Handle, dy: Handle) -> Checked<Handles> {
+fn backward<B: Place>(backend: &B, saved: Handle, dy: Handle) -> Checked<f64> {
     let dy = tensor(backend, "dy", dy)?;
+    let mut made = Made::new()?;
     let grads = get(saved, |saved: &Conv2dSaved<B::Memory>| {
         expect_gradient(&dy, &saved.output_shape(), saved.x.dtype)?;
         backend.conv2d_backward(saved, &dy, true)
     })?;
-    Ok(vec![
-        insert_optional(backend, grads.dx),
-        insert_tensor(backend, grads.weight),
-        insert_optional(backend, grads.bias),
-    ])
+    made.optional_tensor(0, backend, grads.dx);
+    made.tensor(1, backend, grads.weight);
+    made.optional_tensor(2, backend, grads.bias);
+    Ok(made.number())
 }

@@ -5,14 +5,12 @@ use spikenorm_core::kit::{LinearForward, LinearSaved, LinearSpec};
 
 use crate::device::{Place, on_device};
 use crate::error::{Checked, Result, face};
-use crate::handles::{
-    Handle, device_of, get, insert, insert_optional, insert_saved, insert_tensor, optional_tensor, tensor,
-};
-use crate::tensor::{Handles, expect_gradient, expect_parameter_dtype};
+use crate::handles::{Handle, Made, device_of, get, insert, optional_tensor, tensor};
+use crate::tensor::{expect_gradient, expect_parameter_dtype};
 
 /// Checks and registers a specification.
 #[napi]
-pub fn linear_spec(in_features: u32, out_features: u32) -> Result<u32> {
+pub fn linear_spec(in_features: u32, out_features: u32) -> Result<f64> {
     face(|| {
         let spec = LinearSpec { in_features: in_features as usize, out_features: out_features as usize };
         spec.check()?;
@@ -20,9 +18,9 @@ pub fn linear_spec(in_features: u32, out_features: u32) -> Result<u32> {
     })
 }
 
-/// Forward; `bias` 0 for none. Returns `[y, saved]`, saved 0 without `record`.
+/// Forward; `bias` 0 for none. Makes y and, with `record`, saved.
 #[napi]
-pub fn linear_forward(spec: u32, x: u32, weight: u32, bias: u32, record: bool) -> Result<Handles> {
+pub fn linear_forward(spec: f64, x: f64, weight: f64, bias: f64, record: bool) -> Result<f64> {
     face(|| on_device!(device_of(x)?, backend => forward(backend, spec, x, [weight, bias], record)))
 }
 
@@ -32,32 +30,35 @@ fn forward<B: Place>(
     x: Handle,
     [weight, bias]: [Handle; 2],
     record: bool,
-) -> Checked<Handles> {
+) -> Checked<f64> {
     let spec = get(spec, |spec: &LinearSpec| Ok(spec.clone()))?;
     let (x, weight) = (tensor(backend, "input", x)?, tensor(backend, "weight", weight)?);
     let bias = optional_tensor(backend, "bias", bias)?;
     let rows = spec.rows(&x.shape)?;
     expect_parameter_dtype("weight", &weight, x.dtype)?;
     let call = LinearForward { spec: &spec, rows, x: &x, weight: &weight, bias: bias.as_ref(), record };
+    let mut made = Made::new()?;
     let output = backend.linear_forward(&call)?;
-    Ok(vec![insert_tensor(backend, output.y), insert_saved(backend, output.saved)])
+    made.tensor(0, backend, output.y);
+    made.saved(1, backend, output.saved);
+    Ok(made.number())
 }
 
-/// Backward of a saved forward. Returns `[dx, dweight, dbias]`, 0 where absent.
+/// Backward of a saved forward. Makes dx, dweight and dbias, where they are.
 #[napi]
-pub fn linear_backward(saved: u32, dy: u32) -> Result<Handles> {
+pub fn linear_backward(saved: f64, dy: f64) -> Result<f64> {
     face(|| on_device!(device_of(saved)?, backend => backward(backend, saved, dy)))
 }
 
-fn backward<B: Place>(backend: &B, saved: Handle, dy: Handle) -> Checked<Handles> {
+fn backward<B: Place>(backend: &B, saved: Handle, dy: Handle) -> Checked<f64> {
     let dy = tensor(backend, "dy", dy)?;
+    let mut made = Made::new()?;
     let grads = get(saved, |saved: &LinearSaved<B::Memory>| {
         expect_gradient(&dy, &saved.spec.output_shape(&saved.x.shape), saved.x.dtype)?;
         backend.linear_backward(saved, &dy, true)
     })?;
-    Ok(vec![
-        insert_optional(backend, grads.dx),
-        insert_tensor(backend, grads.weight),
-        insert_optional(backend, grads.bias),
-    ])
+    made.optional_tensor(0, backend, grads.dx);
+    made.tensor(1, backend, grads.weight);
+    made.optional_tensor(2, backend, grads.bias);
+    Ok(made.number())
 }

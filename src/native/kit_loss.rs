@@ -6,31 +6,33 @@ use spikenorm_core::{Backend, bail};
 
 use crate::device::{Place, on_device};
 use crate::error::{Checked, Result, face};
-use crate::handles::{Handle, device_of, insert_tensor, tensor};
-use crate::tensor::Handles;
+use crate::handles::{Handle, Made, device_of, insert_tensor, tensor};
 
-/// Cross entropy of logits `[N, K]` or `[T, N, K]` (decoded by the mean over T) against labels `[N]`. Returns
-/// `[report, grad]`: the report holds the loss, or which label is wrong, and is read by `loss_report`.
+/// Cross entropy of logits `[N, K]` or `[T, N, K]` (decoded by the mean over T) against labels `[N]`. Makes a
+/// report and the gradient: the report holds the loss, or which label is wrong, and is read by `loss_report`.
 #[napi]
-pub fn cross_entropy(logits: u32, labels: u32) -> Result<Handles> {
+pub fn cross_entropy(logits: f64, labels: f64) -> Result<f64> {
     face(|| on_device!(device_of(logits)?, backend => cross_entropy_on(backend, logits, labels)))
 }
 
-fn cross_entropy_on<B: Place>(backend: &B, logits: Handle, labels: Handle) -> Checked<Handles> {
+fn cross_entropy_on<B: Place>(backend: &B, logits: Handle, labels: Handle) -> Checked<f64> {
     let (logits, labels) = (tensor(backend, "logits", logits)?, tensor(backend, "labels", labels)?);
     if !logits.dtype.is_float() {
         bail!(Dtype, "logits: expected float64, float32, float16 or bfloat16, got {}", logits.dtype.name());
     }
     LogitsGrid::check_labels(labels.dtype)?;
     let grid = LogitsGrid::of(&logits.shape, &labels.shape)?;
+    let mut made = Made::new()?;
     let output = backend.cross_entropy(grid, &logits, &labels)?;
-    Ok(vec![insert_tensor(backend, output.report), insert_tensor(backend, output.grad)])
+    made.tensor(0, backend, output.report);
+    made.tensor(1, backend, output.grad);
+    Ok(made.number())
 }
 
 /// The loss in a report, and how many samples are classified as labelled. Waits for the device; throws where a
 /// label was no class.
 #[napi]
-pub fn loss_report(report: u32) -> Result<Vec<f64>> {
+pub fn loss_report(report: f64) -> Result<Vec<f64>> {
     face(|| {
         on_device!(device_of(report)?, backend => {
             let report = tensor(backend, "report", report)?;
@@ -46,7 +48,7 @@ pub fn loss_report(report: u32) -> Result<Vec<f64>> {
 
 /// A new tensor `a + b`.
 #[napi]
-pub fn tensor_add(a: u32, b: u32) -> Result<u32> {
+pub fn tensor_add(a: f64, b: f64) -> Result<f64> {
     face(|| {
         on_device!(device_of(a)?, backend => {
             let (a, b) = (tensor(backend, "sum", a)?, tensor(backend, "sum", b)?);

@@ -6,9 +6,9 @@ use spikenorm_core::kit::{Charge, NeuronForward, NeuronSaved, NeuronSpec, Surrog
 
 use crate::device::{Place, on_device};
 use crate::error::{Checked, Result, face};
-use crate::handles::{Handle, device_of, get, insert, insert_saved, insert_tensor, optional_tensor, tensor};
+use crate::handles::{Handle, Made, device_of, get, insert, optional_tensor, tensor};
 use crate::norm::step_mode;
-use crate::tensor::{Handles, expect_gradient};
+use crate::tensor::expect_gradient;
 
 /// `NeuronSpec` as TypeScript writes it.
 #[napi(object)]
@@ -25,7 +25,7 @@ pub struct NeuronConfig {
 
 /// Checks and registers a specification.
 #[napi]
-pub fn neuron_spec(config: NeuronConfig) -> Result<u32> {
+pub fn neuron_spec(config: NeuronConfig) -> Result<f64> {
     face(|| {
         let leaky = |tau| Charge::Leaky { tau, decay_input: config.decay_input };
         let spec = NeuronSpec {
@@ -40,9 +40,10 @@ pub fn neuron_spec(config: NeuronConfig) -> Result<u32> {
     })
 }
 
-/// Forward from `state` (0: the initial voltage). Returns `[spikes, state, saved]`, saved 0 without `record`.
+/// Forward from `state` (0: the initial voltage). Makes the spikes, the state after the last step and,
+/// with `record`, saved.
 #[napi]
-pub fn neuron_forward(spec: u32, x: u32, is_multi: bool, state: u32, record: bool) -> Result<Handles> {
+pub fn neuron_forward(spec: f64, x: f64, is_multi: bool, state: f64, record: bool) -> Result<f64> {
     face(|| on_device!(device_of(x)?, backend => forward(backend, spec, x, is_multi, state, record)))
 }
 
@@ -53,7 +54,7 @@ fn forward<B: Place>(
     is_multi: bool,
     state: Handle,
     record: bool,
-) -> Checked<Handles> {
+) -> Checked<f64> {
     let spec = get(spec, |spec: &NeuronSpec| Ok(spec.clone()))?;
     let x = tensor(backend, "input", x)?;
     let state = optional_tensor(backend, "state carried over", state)?;
@@ -64,6 +65,7 @@ fn forward<B: Place>(
     if let Some(state) = &state {
         state.expect_dtype("state carried over", x.dtype.parameter())?;
     }
+    let mut made = Made::new()?;
     let output = backend.neuron_forward(&NeuronForward {
         spec: &spec,
         grid,
@@ -72,26 +74,28 @@ fn forward<B: Place>(
         state_shape: &x.shape[usize::from(is_multi)..],
         record,
     })?;
-    Ok(vec![
-        insert_tensor(backend, output.spikes),
-        insert_tensor(backend, output.state),
-        insert_saved(backend, output.saved),
-    ])
+    made.tensor(0, backend, output.spikes);
+    made.tensor(1, backend, output.state);
+    made.saved(2, backend, output.saved);
+    Ok(made.number())
 }
 
-/// Backward; `carry` is the gradient of the voltage after the last step (0: none). Returns
-/// `[dx, gradient of the voltage before the first step]`.
+/// Backward; `carry` is the gradient of the voltage after the last step (0: none). Makes dx and
+/// the gradient of the voltage before the first step.
 #[napi]
-pub fn neuron_backward(saved: u32, dy: u32, carry: u32) -> Result<Handles> {
+pub fn neuron_backward(saved: f64, dy: f64, carry: f64) -> Result<f64> {
     face(|| on_device!(device_of(saved)?, backend => backward(backend, saved, dy, carry)))
 }
 
-fn backward<B: Place>(backend: &B, saved: Handle, dy: Handle, carry: Handle) -> Checked<Handles> {
+fn backward<B: Place>(backend: &B, saved: Handle, dy: Handle, carry: Handle) -> Checked<f64> {
     let dy = tensor(backend, "dy", dy)?;
     let carry = optional_tensor(backend, "gradient carried over", carry)?;
+    let mut made = Made::new()?;
     let grads = get(saved, |saved: &NeuronSaved<B::Memory>| {
         expect_gradient(&dy, &saved.input_shape, saved.input_dtype)?;
         backend.neuron_backward(saved, &dy, carry.as_ref())
     })?;
-    Ok(vec![insert_tensor(backend, grads.dx), insert_tensor(backend, grads.state)])
+    made.tensor(0, backend, grads.dx);
+    made.tensor(1, backend, grads.state);
+    Ok(made.number())
 }

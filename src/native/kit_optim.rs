@@ -1,7 +1,5 @@
 //! Optimiser steps for JavaScript: all parameters in one call, checked before the first one moves.
 
-use std::sync::Arc;
-
 use napi_derive::napi;
 use spikenorm_core::kit::{AdamSpec, AdamStep, SgdSpec, SgdStep};
 use spikenorm_core::{DType, Error, ErrorCode, Tensor, bail};
@@ -44,23 +42,36 @@ impl From<AdamConfig> for AdamSpec {
     }
 }
 
-/// One parameter's tensors, alike in shape and dtype and each with memory of its own.
-fn expect_alike<M>(index: usize, parameter: &Tensor<M>, others: &[(&str, &Tensor<M>)]) -> Checked<()> {
+/// One parameter's tensors, alike in shape and dtype and each with memory of its own: a gradient that can be read, and
+/// others that can be written to, as the parameter.
+fn expect_alike<B: Place>(
+    backend: &B,
+    index: usize,
+    parameter: &Tensor<B::Memory>,
+    others: &[(&str, &Tensor<B::Memory>)],
+) -> Checked<()> {
+    backend.expect_writable(&format!("parameter {index}"), parameter)?;
     for (place, (name, other)) in others.iter().enumerate() {
         let what = format!("{name} of parameter {index}");
         other.expect_shape(&what, &parameter.shape)?;
         other.expect_dtype(&what, parameter.dtype)?;
         let before = others[..place].iter().map(|(_, tensor)| *tensor).chain([parameter]);
         for known in before {
-            if Arc::ptr_eq(&known.memory, &other.memory) {
+            if backend.shares_memory(known, other) {
                 bail!(Argument, "{what}: expected memory of its own, got that of another tensor of the step");
             }
+        }
+        match *name {
+            GRADIENT => backend.expect_readable(&what, other)?,
+            _ => backend.expect_writable(&what, other)?,
         }
     }
     Ok(())
 }
 
-fn at(handles: &[u32], index: usize) -> Checked<u32> {
+const GRADIENT: &str = "gradient";
+
+fn at(handles: &[Handle], index: usize) -> Checked<Handle> {
     let missing = || Error::new(ErrorCode::Argument, "expected one handle per parameter");
     handles.get(index).copied().ok_or_else(missing)
 }
@@ -78,7 +89,7 @@ pub fn check_adam(config: AdamConfig) -> Result<()> {
 }
 
 /// The device of all parameters of a step; the CPU where there are none.
-fn device(parameters: &[u32]) -> Checked<Device> {
+fn device(parameters: &[Handle]) -> Checked<Device> {
     parameters.first().map_or(Ok(Device::Cpu), |&handle| device_of(handle))
 }
 
@@ -87,9 +98,9 @@ fn device(parameters: &[u32]) -> Checked<Device> {
 #[napi]
 pub fn sgd_step(
     config: SgdConfig,
-    parameters: Vec<u32>,
-    grads: Vec<u32>,
-    momenta: Vec<u32>,
+    parameters: Vec<f64>,
+    grads: Vec<f64>,
+    momenta: Vec<f64>,
     first: Vec<bool>,
 ) -> Result<()> {
     face(|| {
@@ -112,9 +123,9 @@ fn sgd<B: Place>(
         let parameter = tensor(backend, "parameter", handle)?;
         let grad = tensor(backend, "gradient", at(grads, index)?)?;
         let momentum = optional_tensor(backend, "momentum", at(momenta, index)?)?;
-        let mut others = vec![("gradient", &grad)];
+        let mut others = vec![(GRADIENT, &grad)];
         others.extend(momentum.as_ref().map(|momentum| ("momentum", momentum)));
-        expect_alike(index, &parameter, &others)?;
+        expect_alike(backend, index, &parameter, &others)?;
         steps.push((parameter, grad, momentum, first.get(index).copied().unwrap_or(true)));
     }
     for (parameter, grad, momentum, first) in &steps {
@@ -128,11 +139,11 @@ fn sgd<B: Place>(
 #[napi]
 pub fn adam_step(
     config: AdamConfig,
-    parameters: Vec<u32>,
-    grads: Vec<u32>,
-    first_moments: Vec<u32>,
-    second_moments: Vec<u32>,
-    steps: Vec<u32>,
+    parameters: Vec<f64>,
+    grads: Vec<f64>,
+    first_moments: Vec<f64>,
+    second_moments: Vec<f64>,
+    steps: Vec<f64>,
 ) -> Result<()> {
     face(|| {
         let spec = AdamSpec::from(config);
@@ -156,11 +167,12 @@ fn adam<B: Place>(
             tensor(backend, "exp_avg", at(first_moments, index)?)?,
             tensor(backend, "exp_avg_sq", at(second_moments, index)?)?,
         ];
-        let others = [("gradient", &grad), ("exp_avg", &moments[0]), ("exp_avg_sq", &moments[1])];
-        expect_alike(index, &parameter, &others)?;
+        let others = [(GRADIENT, &grad), ("exp_avg", &moments[0]), ("exp_avg_sq", &moments[1])];
+        expect_alike(backend, index, &parameter, &others)?;
         let step = tensor(backend, "step", at(steps, index)?)?;
         step.expect_shape("step", &[])?;
         step.expect_dtype("step", DType::I64)?;
+        backend.expect_writable("step", &step)?;
         calls.push((parameter, grad, moments, step));
     }
     for (parameter, grad, [first_moment, second_moment], step) in &calls {

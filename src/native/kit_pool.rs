@@ -6,14 +6,14 @@ use spikenorm_core::{Backend, Tensor, bail};
 
 use crate::device::{Place, on_device};
 use crate::error::{Checked, Result, face};
-use crate::handles::{Handle, device_of, get, insert, insert_saved, insert_tensor, tensor};
+use crate::handles::{Handle, Made, device_of, get, insert, insert_tensor, tensor};
 use crate::kit_conv::WindowConfig;
 use crate::norm::step_mode;
-use crate::tensor::{Handles, expect_gradient};
+use crate::tensor::expect_gradient;
 
 /// Checks and registers a specification, for either kind.
 #[napi]
-pub fn pool2d_spec(window: WindowConfig) -> Result<u32> {
+pub fn pool2d_spec(window: WindowConfig) -> Result<f64> {
     face(|| {
         let spec = PoolSpec { window: window.window()? };
         spec.check()?;
@@ -38,22 +38,25 @@ fn call<B: Place>(backend: &B, spec: Handle, x: Handle, is_multi: bool) -> Check
     Ok(Call { spec, x, frames })
 }
 
-/// Forward. Returns `[y, saved]`, saved 0 without `record`.
+/// Forward. Makes y and, with `record`, saved.
 #[napi]
-pub fn avg_pool2d_forward(spec: u32, x: u32, is_multi: bool, record: bool) -> Result<Handles> {
+pub fn avg_pool2d_forward(spec: f64, x: f64, is_multi: bool, record: bool) -> Result<f64> {
     face(|| {
         on_device!(device_of(x)?, backend => {
             let Call { spec, x, frames } = call(backend, spec, x, is_multi)?;
+            let mut made = Made::new()?;
             let y = backend.avg_pool2d_forward(&spec, frames, &x)?;
             let saved = AvgPoolSaved { spec, frames, input_shape: x.shape.clone(), dtype: x.dtype };
-            Ok(vec![insert_tensor(backend, y), insert_saved(backend, record.then_some(saved))])
+            made.tensor(0, backend, y);
+            made.saved(1, backend, record.then_some(saved));
+            Ok(made.number())
         })
     })
 }
 
 /// Backward of a saved forward: dx.
 #[napi]
-pub fn avg_pool2d_backward(saved: u32, dy: u32) -> Result<u32> {
+pub fn avg_pool2d_backward(saved: f64, dy: f64) -> Result<f64> {
     face(|| {
         on_device!(device_of(saved)?, backend => {
             let dy = tensor(backend, "dy", dy)?;
@@ -66,21 +69,24 @@ pub fn avg_pool2d_backward(saved: u32, dy: u32) -> Result<u32> {
     })
 }
 
-/// Forward. Returns `[y, saved]`, saved 0 without `record`.
+/// Forward. Makes y and, with `record`, saved.
 #[napi]
-pub fn max_pool2d_forward(spec: u32, x: u32, is_multi: bool, record: bool) -> Result<Handles> {
+pub fn max_pool2d_forward(spec: f64, x: f64, is_multi: bool, record: bool) -> Result<f64> {
     face(|| {
         on_device!(device_of(x)?, backend => {
             let Call { spec, x, frames } = call(backend, spec, x, is_multi)?;
+            let mut made = Made::new()?;
             let output = backend.max_pool2d_forward(&spec, frames, &x, record)?;
-            Ok(vec![insert_tensor(backend, output.y), insert_saved(backend, output.saved)])
+            made.tensor(0, backend, output.y);
+            made.saved(1, backend, output.saved);
+            Ok(made.number())
         })
     })
 }
 
 /// Backward of a saved forward: dx.
 #[napi]
-pub fn max_pool2d_backward(saved: u32, dy: u32) -> Result<u32> {
+pub fn max_pool2d_backward(saved: f64, dy: f64) -> Result<f64> {
     face(|| on_device!(device_of(saved)?, backend => max_pool2d_backward_on(backend, saved, dy)))
 }
 

@@ -3,14 +3,11 @@
 use napi::Env;
 use napi::bindgen_prelude::Object;
 use napi_derive::napi;
-use spikenorm_core::{NeuNormForward, NeuNormSaved, NeuNormSpec};
+use spikenorm_core::{NeuNormForward, NeuNormSaved, NeuNormSpec, Tensor};
 
 use crate::device::{Place, on_device};
 use crate::error::{Checked, Result, face};
-use crate::handles::{
-    Handle, Packed, device_of, expect_room, insert, insert_optional, insert_saved_of, insert_tensor, lend,
-    packed, put_tensor, remove, watch,
-};
+use crate::handles::{Handle, Made, device_of, insert, lend, remove, set_tensor, watch};
 use crate::norm::{accumulate, layout, step_mode};
 use crate::tensor::{expect_gradient, expect_parameter_dtype};
 
@@ -23,7 +20,7 @@ pub fn neu_norm_spec(
     channels_last: bool,
     k: f64,
     shared: bool,
-) -> Result<u32> {
+) -> Result<f64> {
     face(|| {
         Ok(insert(NeuNormSpec {
             channels: channels as usize,
@@ -36,23 +33,23 @@ pub fn neu_norm_spec(
     })
 }
 
-/// Forward from `state` (0: zero), which becomes the state after the last step. Returns y, which lives as long as `owner`,
-/// and saved, which is 0 without `record`, and the state where there was none.
+/// Forward from `state` (0: zero), which becomes the state after the last step. Makes y, which lives as long as `owner`,
+/// with `record` saved, and the state where there was none.
 #[napi]
 pub fn neu_norm_forward(
     env: Env,
     owner: Object<'_>,
-    spec: u32,
-    x: u32,
+    spec: f64,
+    x: f64,
     is_multi: bool,
-    weight: u32,
-    state: u32,
+    weight: f64,
+    state: f64,
     record: bool,
-) -> Result<Packed> {
+) -> Result<f64> {
     face(|| {
-        let [y, saved, state] = on_device!(device_of(x)?, backend => forward(backend, spec, x, is_multi, [weight, state], record))?;
-        watch(&env, &owner, y)?;
-        Ok(packed([y, saved], [state, 0]))
+        let made = on_device!(device_of(x)?, backend => forward(backend, spec, x, is_multi, [weight, state], record))?;
+        watch(&env, &owner, made.handle(0))?;
+        Ok(made.number())
     })
 }
 
@@ -63,8 +60,8 @@ fn forward<B: Place>(
     is_multi: bool,
     [weight, state]: [Handle; 2],
     record: bool,
-) -> Checked<[Handle; 3]> {
-    expect_room()?;
+) -> Checked<Made> {
+    let mut made = Made::new()?;
     let output = lend(|registry| {
         let spec: &NeuNormSpec = registry.value(spec)?;
         let x = registry.tensor(backend, "input", x)?;
@@ -77,29 +74,42 @@ fn forward<B: Place>(
         }
         backend.neu_norm_forward(&NeuNormForward { spec, grid, x, weight, state, record })
     })?;
-    let state = put_tensor(backend, state, output.state)?;
-    let y = insert_tensor(backend, output.y);
-    Ok([y, insert_saved_of(backend, output.saved, spec), state])
+    made.tensor(0, backend, output.y);
+    made.saved_of(1, backend, output.saved, spec);
+    put(backend, state, output.state, &mut made)?;
+    Ok(made)
 }
 
-/// Backward of a saved forward, which is used up. `carry` is the gradient of the state after the last step (0: none); it
-/// becomes that of the state before the first. dw is added to `weight_grad`. Returns dx, which lives as long as `owner`, and
-/// dw and the state's gradient where they were not given.
+/// Puts a state, or its gradient, in the place of the one given, or (0) among what is made.
+fn put<B: Place>(backend: &B, given: Handle, tensor: Tensor<B::Memory>, made: &mut Made) -> Checked<()> {
+    if given == 0.0 {
+        made.tensor(2, backend, tensor);
+        return Ok(());
+    }
+    set_tensor(backend, given, tensor)
+}
+
+/// Backward of a saved forward, which is used up unless `keep_saved`. `carry` is the gradient of the state after the last
+/// step (0: none); it becomes that of the state before the first. dw is added to `weight_grad`. Makes dx, which lives as
+/// long as `owner`, and dw and the state's gradient where they were not given.
 #[napi]
 pub fn neu_norm_backward(
     env: Env,
     owner: Object<'_>,
-    saved: u32,
-    dy: u32,
-    carry: u32,
-    weight_grad: u32,
-) -> Result<Packed> {
+    saved: f64,
+    dy: f64,
+    carry: f64,
+    weight_grad: f64,
+    keep_saved: bool,
+) -> Result<f64> {
     face(|| {
-        let [dx, weight, state] =
+        let made =
             on_device!(device_of(saved)?, backend => backward(backend, saved, dy, carry, weight_grad))?;
-        remove(&env, saved);
-        watch(&env, &owner, dx)?;
-        Ok(packed([dx, weight], [state, 0]))
+        if !keep_saved {
+            remove(&env, saved);
+        }
+        watch(&env, &owner, made.handle(0))?;
+        Ok(made.number())
     })
 }
 
@@ -109,8 +119,8 @@ fn backward<B: Place>(
     dy: Handle,
     carry: Handle,
     weight_grad: Handle,
-) -> Checked<[Handle; 3]> {
-    expect_room()?;
+) -> Checked<Made> {
+    let mut made = Made::new()?;
     let (dx, state, [weight]) = lend(|registry| {
         let saved: &NeuNormSaved<B::Memory> = registry.value(saved)?;
         let dy = registry.tensor(backend, "dy", dy)?;
@@ -121,7 +131,8 @@ fn backward<B: Place>(
         accumulate(backend, registry, &mut fresh, [weight_grad])?;
         Ok((grads.dx, grads.state, fresh))
     })?;
-    let state = put_tensor(backend, carry, state)?;
-    let dx = insert_tensor(backend, dx);
-    Ok([dx, insert_optional(backend, weight), state])
+    made.tensor(0, backend, dx);
+    made.optional_tensor(1, backend, weight);
+    put(backend, carry, state, &mut made)?;
+    Ok(made)
 }

@@ -10,10 +10,7 @@ use spikenorm_core::{StepMode, Tensor, bail};
 
 use crate::device::{Place, on_device};
 use crate::error::{Checked, Result, face};
-use crate::handles::{
-    Handle, Packed, Registry, device_of, expect_room, insert, insert_optional, insert_saved_of,
-    insert_tensor, lend, packed, remove, watch,
-};
+use crate::handles::{Handle, Made, Registry, device_of, insert, lend, remove, watch};
 use crate::tensor::{expect_gradient, expect_parameter_dtype};
 
 /// `NormSpec` as TypeScript writes it: `'absent' | 'shared' | 'perStep'` for rows.
@@ -52,12 +49,12 @@ pub fn step_mode(is_multi: bool) -> StepMode {
 /// absent.
 #[napi(object)]
 pub struct NormTensors {
-    pub weight: u32,
-    pub bias: u32,
-    pub running_mean: u32,
-    pub running_var: u32,
+    pub weight: f64,
+    pub bias: f64,
+    pub running_mean: f64,
+    pub running_var: f64,
     /// num_batches_tracked, one per statistics row.
-    pub counters: u32,
+    pub counters: f64,
 }
 
 /// What every call of a layer reads.
@@ -68,7 +65,7 @@ struct NormLayer {
 
 /// Registers a layer.
 #[napi]
-pub fn norm_layer(config: NormConfig, tensors: NormTensors) -> Result<u32> {
+pub fn norm_layer(config: NormConfig, tensors: NormTensors) -> Result<f64> {
     face(|| {
         let spec = NormSpec {
             spatial: config.spatial as usize,
@@ -96,37 +93,32 @@ struct Mode {
 }
 
 /// Forward. `training` chooses batch statistics and `track` moves the running ones; `momentum` absent means
-/// a cumulative average. `scale` is that of time, 0 where absent. Returns y, which lives as long as `owner` (a call of its
-/// own to say so would cost as much as a small forward), and saved, which is 0 without `record`.
+/// a cumulative average. `scale` is that of time, 0 where absent. Makes y, which lives as long as `owner` (a call of its
+/// own to say so would cost as much as a small forward), and, with `record`, saved.
 #[napi]
 pub fn norm_forward(
     env: Env,
     owner: Object<'_>,
-    layer: u32,
-    x: u32,
-    scale: u32,
+    layer: f64,
+    x: f64,
+    scale: f64,
     is_multi: bool,
     first_step: u32,
     training: bool,
     track: bool,
     momentum: Option<f64>,
     record: bool,
-) -> Result<Packed> {
+) -> Result<f64> {
     let mode = Mode { is_multi, first_step: first_step as usize, training, track, momentum, record };
     face(|| {
-        let [y, saved] = on_device!(device_of(x)?, backend => forward(backend, layer, [x, scale], &mode))?;
-        watch(&env, &owner, y)?;
-        Ok(packed([y, saved], [0, 0]))
+        let made = on_device!(device_of(x)?, backend => forward(backend, layer, [x, scale], &mode))?;
+        watch(&env, &owner, made.handle(0))?;
+        Ok(made.number())
     })
 }
 
-fn forward<B: Place>(
-    backend: &B,
-    layer: Handle,
-    [x, scale]: [Handle; 2],
-    mode: &Mode,
-) -> Checked<[Handle; 2]> {
-    expect_room()?;
+fn forward<B: Place>(backend: &B, layer: Handle, [x, scale]: [Handle; 2], mode: &Mode) -> Checked<Made> {
+    let mut made = Made::new()?;
     let output = lend(|registry| {
         let NormLayer { spec, tensors } = registry.value(layer)?;
         let x = registry.tensor(backend, "input", x)?;
@@ -136,12 +128,15 @@ fn forward<B: Place>(
             bail!(Dtype, "input: expected float64, float32, float16 or bfloat16, got {}", x.dtype.name());
         }
         // The rows that this call's steps use.
-        let rows_of = |handle: u32, rows: Rows, what: &str| -> Checked<Option<Cow<'_, Tensor<B::Memory>>>> {
+        let rows_of = |handle: Handle,
+                       rows: Rows,
+                       what: &str|
+         -> Checked<Option<Cow<'_, Tensor<B::Memory>>>> {
             let all = registry.optional_tensor(backend, what, handle)?;
             let is_part = rows == Rows::PerStep;
             Ok(all.map(|all| if is_part { Cow::Owned(all.rows(first, grid.t)) } else { Cow::Borrowed(all) }))
         };
-        let of_call = |handle: u32, rows: Rows, what: &str| {
+        let of_call = |handle: Handle, rows: Rows, what: &str| {
             let rows = rows_of(handle, rows, what)?;
             rows.iter().try_for_each(|rows| expect_parameter_dtype(what, rows, x.dtype))?;
             Ok(rows)
@@ -180,35 +175,38 @@ fn forward<B: Place>(
             record: mode.record,
         })
     })?;
-    let y = insert_tensor(backend, output.y);
-    Ok([y, insert_saved_of(backend, output.saved, layer)])
+    made.tensor(0, backend, output.y);
+    made.saved_of(1, backend, output.saved, layer);
+    Ok(made)
 }
 
-/// Backward of a saved forward, which is used up. The parameters' gradients are added to those given, and those that
-/// are not (0) are returned: dx and dweight, dbias and dscale, 0 where absent. A gradient of one row is without the axis
-/// of rows; the others have one row per step of that forward.
+/// Backward of a saved forward, which is used up unless `keep_saved`. The parameters' gradients are added to those given;
+/// it makes dx and those that are not given (0): dweight, dbias and dscale, where they are. A gradient of one row is
+/// without the axis of rows; the others have one row per step of that forward.
 #[napi]
 pub fn norm_backward(
     env: Env,
     owner: Object<'_>,
-    saved: u32,
-    dy: u32,
-    weight_grad: u32,
-    bias_grad: u32,
-    scale_grad: u32,
-) -> Result<Packed> {
+    saved: f64,
+    dy: f64,
+    weight_grad: f64,
+    bias_grad: f64,
+    scale_grad: f64,
+    keep_saved: bool,
+) -> Result<f64> {
     face(|| {
         let given = [weight_grad, bias_grad, scale_grad];
-        let [dx, weight, bias, scale] =
-            on_device!(device_of(saved)?, backend => backward(backend, saved, dy, given))?;
-        remove(&env, saved);
-        watch(&env, &owner, dx)?;
-        Ok(packed([dx, weight], [bias, scale]))
+        let made = on_device!(device_of(saved)?, backend => backward(backend, saved, dy, given))?;
+        if !keep_saved {
+            remove(&env, saved);
+        }
+        watch(&env, &owner, made.handle(0))?;
+        Ok(made.number())
     })
 }
 
-fn backward<B: Place>(backend: &B, saved: Handle, dy: Handle, given: [Handle; 3]) -> Checked<[Handle; 4]> {
-    expect_room()?;
+fn backward<B: Place>(backend: &B, saved: Handle, dy: Handle, given: [Handle; 3]) -> Checked<Made> {
+    let mut made = Made::new()?;
     let (dx, [weight, bias, scale]) = lend(|registry| {
         let saved: &NormSaved<B::Memory> = registry.value(saved)?;
         let dy = registry.tensor(backend, "dy", dy)?;
@@ -218,9 +216,11 @@ fn backward<B: Place>(backend: &B, saved: Handle, dy: Handle, given: [Handle; 3]
         accumulate(backend, registry, &mut fresh, given)?;
         Ok((grads.dx, fresh))
     })?;
-    let dx = insert_tensor(backend, dx);
-    let [weight, bias, scale] = [weight, bias, scale].map(|grad| insert_optional(backend, grad));
-    Ok([dx, weight, bias, scale])
+    made.tensor(0, backend, dx);
+    made.optional_tensor(1, backend, weight);
+    made.optional_tensor(2, backend, bias);
+    made.optional_tensor(3, backend, scale);
+    Ok(made)
 }
 
 fn without_rows<M>(gradient: Option<Tensor<M>>) -> Option<Tensor<M>> {
@@ -246,6 +246,7 @@ pub fn accumulate<B: Place, const N: usize>(
         if let (Some(target), Some(fresh)) = (&target, fresh) {
             target.expect_shape("grad", &fresh.shape)?;
             target.expect_dtype("grad", fresh.dtype)?;
+            backend.expect_writable("grad", target)?;
         }
     }
     for (target, fresh) in targets.into_iter().zip(fresh) {

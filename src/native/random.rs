@@ -26,7 +26,7 @@ pub fn manual_seed(seed: i64) -> Result<()> {
 
 /// Fills a tensor with values of U(low, high). In place.
 #[napi]
-pub fn tensor_uniform(target: u32, low: f64, high: f64) -> Result<()> {
+pub fn tensor_uniform(target: f64, low: f64, high: f64) -> Result<()> {
     face(|| on_device!(device_of(target)?, backend => uniform(backend, target, low, high)))
 }
 

@@ -25,7 +25,7 @@ const DTYPES: [(DType, Dtype); 6] = [
 #[napi(object)]
 pub struct NamedHandle {
     pub name: String,
-    pub handle: u32,
+    pub handle: f64,
 }
 
 fn file_error(path: &str, what: impl std::fmt::Display) -> Error {

@@ -1,13 +1,11 @@
 //! Tensors in and out of JavaScript.
 
-use napi::Env;
-use napi::bindgen_prelude::ArrayBuffer;
 use napi_derive::napi;
 use spikenorm_core::{Backend, DType, Tensor, bail, element_count, show};
 
 use crate::device::{Device, Place, on_device};
-use crate::error::{Checked, Result, face, napi_failure};
-use crate::handles::{Handle, device_of, insert_tensor, replace, tensor};
+use crate::error::{Checked, Result, face};
+use crate::handles::{device_of, insert_tensor, replace, tensor};
 
 pub fn shape_of(shape: &[i64]) -> Checked<Vec<usize>> {
     let mut extents = Vec::with_capacity(shape.len());
@@ -21,9 +19,10 @@ pub fn shape_of(shape: &[i64]) -> Checked<Vec<usize>> {
     Ok(extents)
 }
 
-/// Uploads the bytes of a typed array of the right type.
+/// Uploads the bytes of a typed array of the right type. The array comes last: reading an argument may run JavaScript,
+/// which may detach memory that a slice has been taken of already.
 #[napi]
-pub fn tensor_from_bytes(bytes: &[u8], shape: Vec<i64>, dtype: String, device: String) -> Result<u32> {
+pub fn tensor_from_bytes(shape: Vec<i64>, dtype: String, device: String, bytes: &[u8]) -> Result<f64> {
     face(|| {
         let (shape, dtype) = (shape_of(&shape)?, DType::from_name(&dtype)?);
         expect_length(bytes.len() / dtype.size(), &shape)?;
@@ -33,9 +32,9 @@ pub fn tensor_from_bytes(bytes: &[u8], shape: Vec<i64>, dtype: String, device: S
     })
 }
 
-/// Uploads numbers, rounding each once to the dtype.
+/// Uploads numbers, rounding each once to the dtype. The array comes last, as above.
 #[napi]
-pub fn tensor_from_numbers(numbers: &[f64], shape: Vec<i64>, dtype: String, device: String) -> Result<u32> {
+pub fn tensor_from_numbers(shape: Vec<i64>, dtype: String, device: String, numbers: &[f64]) -> Result<f64> {
     face(|| {
         let (shape, dtype) = (shape_of(&shape)?, DType::from_name(&dtype)?);
         expect_length(numbers.len(), &shape)?;
@@ -56,7 +55,7 @@ pub fn expect_length(got: usize, shape: &[usize]) -> Checked<()> {
 
 /// New tensor filled with one value.
 #[napi]
-pub fn tensor_full(shape: Vec<i64>, value: f64, dtype: String, device: String) -> Result<u32> {
+pub fn tensor_full(shape: Vec<i64>, value: f64, dtype: String, device: String) -> Result<f64> {
     face(|| {
         let (shape, dtype) = (shape_of(&shape)?, DType::from_name(&dtype)?);
         on_device!(Device::from_name(&device)?, backend => {
@@ -78,29 +77,19 @@ macro_rules! with_tensor {
 }
 
 #[napi]
-pub fn tensor_shape(handle: u32) -> Result<Vec<i64>> {
+pub fn tensor_shape(handle: f64) -> Result<Vec<i64>> {
     face(|| with_tensor!(handle, (_backend, t) => Ok(t.shape.iter().map(|&extent| extent as i64).collect())))
 }
 
 #[napi]
-pub fn tensor_dtype(handle: u32) -> Result<&'static str> {
+pub fn tensor_dtype(handle: f64) -> Result<&'static str> {
     face(|| with_tensor!(handle, (_backend, t) => Ok(t.dtype.name())))
 }
 
 /// `'cpu'` or `'cuda:N'`.
 #[napi]
-pub fn tensor_device(handle: u32) -> Result<String> {
+pub fn tensor_device(handle: f64) -> Result<String> {
     face(|| Ok(device_of(handle)?.name()))
-}
-
-/// The values' bytes, copied into an ArrayBuffer of V8's. Waits for the device.
-#[napi]
-pub fn tensor_read(env: Env, handle: u32) -> Result<ArrayBuffer<'static>> {
-    face(|| {
-        with_tensor!(handle, (backend, t) => {
-            backend.read(&t, |bytes| ArrayBuffer::copy_from(&env, bytes).map_err(napi_failure))?
-        })
-    })
 }
 
 /// `source` in another dtype; itself where nothing changes.
@@ -116,7 +105,7 @@ fn copy<B: Place>(backend: &B, source: &Tensor<B::Memory>, dtype: DType) -> Chec
 
 /// A tensor of its own, in another dtype or the same.
 #[napi]
-pub fn tensor_cast(handle: u32, dtype: String) -> Result<u32> {
+pub fn tensor_cast(handle: f64, dtype: String) -> Result<f64> {
     face(|| {
         let dtype = DType::from_name(&dtype)?;
         with_tensor!(handle, (backend, t) => Ok(insert_tensor(backend, copy(backend, &t, dtype)?)))
@@ -125,7 +114,7 @@ pub fn tensor_cast(handle: u32, dtype: String) -> Result<u32> {
 
 /// A copy on a device.
 #[napi]
-pub fn tensor_to_device(handle: u32, device: String) -> Result<u32> {
+pub fn tensor_to_device(handle: f64, device: String) -> Result<f64> {
     face(|| {
         let device = Device::from_name(&device)?;
         with_tensor!(handle, (from, t) => {
@@ -142,7 +131,7 @@ pub fn tensor_to_device(handle: u32, device: String) -> Result<u32> {
 
 /// A view under another shape.
 #[napi]
-pub fn tensor_reshape(handle: u32, shape: Vec<i64>) -> Result<u32> {
+pub fn tensor_reshape(handle: f64, shape: Vec<i64>) -> Result<f64> {
     face(|| {
         let shape = shape_of(&shape)?;
         with_tensor!(handle, (backend, t) => Ok(insert_tensor(backend, t.reshape(&shape)?)))
@@ -151,7 +140,7 @@ pub fn tensor_reshape(handle: u32, shape: Vec<i64>) -> Result<u32> {
 
 /// A view of row `index` of the leading axis, without that axis.
 #[napi]
-pub fn tensor_row(handle: u32, index: u32) -> Result<u32> {
+pub fn tensor_row(handle: f64, index: u32) -> Result<f64> {
     face(|| {
         with_tensor!(handle, (backend, base) => match base.shape.first() {
             Some(&rows) if (index as usize) < rows => {
@@ -165,7 +154,7 @@ pub fn tensor_row(handle: u32, index: u32) -> Result<u32> {
 
 /// `target = source`, rounded where dtypes differ, from whatever device. In place.
 #[napi]
-pub fn tensor_copy(target: u32, source: u32) -> Result<()> {
+pub fn tensor_copy(target: f64, source: f64) -> Result<()> {
     face(|| {
         with_tensor!(target, (backend, t) => with_tensor!(source, (from, s) => {
             s.expect_shape("source", &t.shape)?;
@@ -181,7 +170,7 @@ pub fn tensor_copy(target: u32, source: u32) -> Result<()> {
 
 /// `target += source`. In place.
 #[napi]
-pub fn tensor_accumulate(target: u32, source: u32) -> Result<()> {
+pub fn tensor_accumulate(target: f64, source: f64) -> Result<()> {
     face(|| {
         with_tensor!(target, (backend, t) => {
             let source = tensor(backend, "source", source)?;
@@ -193,14 +182,14 @@ pub fn tensor_accumulate(target: u32, source: u32) -> Result<()> {
 }
 
 #[napi]
-pub fn tensor_fill(target: u32, value: f64) -> Result<()> {
+pub fn tensor_fill(target: f64, value: f64) -> Result<()> {
     face(|| with_tensor!(target, (backend, t) => backend.fill(&t, value)))
 }
 
 /// Makes `target` another name of `source`'s memory: how a parameter keeps its identity when its module
 /// changes dtype or device.
 #[napi]
-pub fn tensor_replace(target: u32, source: u32) -> Result<()> {
+pub fn tensor_replace(target: f64, source: f64) -> Result<()> {
     face(|| on_device!(device_of(source)?, backend => replace(backend, target, source)))
 }
 
@@ -227,5 +216,3 @@ pub fn expect_gradient<M>(dy: &Tensor<M>, shape: &[usize], dtype: DType) -> Chec
     dy.expect_shape("dy", shape)?;
     dy.expect_dtype("dy", dtype)
 }
-
-pub type Handles = Vec<Handle>;

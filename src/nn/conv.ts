@@ -61,12 +61,12 @@ export class Conv2d extends WeightedLayer {
   }
 
   /** @internal */
-  protected override run(x: Tensor, bias: number, record: boolean): number[] {
+  protected override run(x: Tensor, bias: number, record: boolean): number {
     return native.conv2DForward(this.spec.id, x.id, this.stepMode === 'm', this.weight.id, bias, record)
   }
 
   /** @internal */
-  protected override runBackward(saved: number, dy: number): number[] {
+  protected override runBackward(saved: number, dy: number): number {
     return native.conv2DBackward(saved, dy)
   }
 }

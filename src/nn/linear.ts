@@ -34,12 +34,12 @@ export class Linear extends WeightedLayer {
   }
 
   /** @internal */
-  protected override run(x: Tensor, bias: number, record: boolean): number[] {
+  protected override run(x: Tensor, bias: number, record: boolean): number {
     return native.linearForward(this.spec.id, x.id, this.weight.id, bias, record)
   }
 
   /** @internal */
-  protected override runBackward(saved: number, dy: number): number[] {
+  protected override runBackward(saved: number, dy: number): number {
     return native.linearBackward(saved, dy)
   }
 }

@@ -1,7 +1,7 @@
 import { argumentError, refuseSurplus } from '../arguments.js'
 import type { TypedArray } from '../dtype.js'
 import { SpikenormError } from '../errors.js'
-import { native } from '../native.js'
+import { madeAt, native } from '../native.js'
 import { expectTensor, Tensor, tensor } from '../tensor.js'
 import { expectAttached } from '../tensor-data.js'
 
@@ -99,8 +99,8 @@ function classesOf(labels: unknown): Float64Array {
 
 function compute(logits: Tensor, labels: Tensor): LossAndGrad {
   try {
-    const [report, grad] = native.crossEntropy(logits.id, labels.id) as [number, number]
-    return new LossAndGrad(new Tensor(report), new Tensor(grad))
+    const made = native.crossEntropy(logits.id, labels.id)
+    return new LossAndGrad(new Tensor(madeAt(made, 0)), new Tensor(madeAt(made, 1)))
   } catch (thrown) {
     if (!(thrown instanceof SpikenormError)) throw thrown
     const error = thrown.within('crossEntropy')

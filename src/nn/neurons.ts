@@ -17,7 +17,7 @@ import { CarriedState, type StatefulEntry } from '../carried-state.js'
 import { type Checkpoint, combined } from '../checkpoint.js'
 import { Handle } from '../handle.js'
 import { type Conversion, conversionOf, Module, type StepMode } from '../module.js'
-import { native } from '../native.js'
+import { madeAt, native } from '../native.js'
 import { Tape } from '../tape.js'
 import { Tensor } from '../tensor.js'
 
@@ -117,25 +117,26 @@ export abstract class Neuron extends Module {
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {
-    const [y, next, saved] = native.neuronForward(
+    const made = native.neuronForward(
       this.#spec.id,
       x.id,
       this.stepMode === 'm',
       this.#state.value?.id ?? 0,
       record,
-    ) as [number, number, number]
+    )
+    const saved = madeAt(made, 2)
     const entry = saved === 0 ? null : { saved: new Handle(saved), previous: this.#state.source }
     if (entry) this.#tape.push(entry)
-    this.#state.advance(new Tensor(next), entry)
-    return new Tensor(y)
+    this.#state.advance(new Tensor(madeAt(made, 1)), entry)
+    return new Tensor(madeAt(made, 0))
   }
 
   protected override computeBackward(dy: Tensor): Tensor {
     const entry = this.#tape.latest()
     const carry = this.#state.gradientOf(entry)?.id ?? 0
-    const [dx, state] = native.neuronBackward(entry.saved.id, dy.id, carry) as [number, number]
-    this.#state.handBack(entry, new Tensor(state), this.#tape)
-    return new Tensor(dx)
+    const made = native.neuronBackward(entry.saved.id, dy.id, carry)
+    this.#state.handBack(entry, new Tensor(madeAt(made, 1)), this.#tape)
+    return new Tensor(madeAt(made, 0))
   }
 
   /** Voltage to its initial value; pending forwards are dropped. */

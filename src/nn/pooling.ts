@@ -2,7 +2,7 @@ import { readOptions, type Signature, stepMode } from '../arguments.js'
 import { type Checkpoint, combined } from '../checkpoint.js'
 import { Handle } from '../handle.js'
 import { Module, type StepMode } from '../module.js'
-import { native } from '../native.js'
+import { madeAt, native } from '../native.js'
 import { Tape } from '../tape.js'
 import { Tensor } from '../tensor.js'
 import { type Pair, pair } from './window.js'
@@ -56,8 +56,8 @@ export abstract class Pool2d extends Module {
     this.padding = window.padding
   }
 
-  /** @internal Native forward: `[y, saved]`. */
-  protected abstract run(x: Tensor, record: boolean): number[]
+  /** @internal Native forward; makes y and saved. */
+  protected abstract run(x: Tensor, record: boolean): number
 
   /** @internal Native backward: dx. */
   protected abstract runBackward(saved: number, dy: number): number
@@ -68,9 +68,10 @@ export abstract class Pool2d extends Module {
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {
-    const [y, saved] = this.run(x, record) as [number, number]
+    const made = this.run(x, record)
+    const saved = madeAt(made, 1)
     if (saved !== 0) this.#tape.push({ saved: new Handle(saved) })
-    return new Tensor(y)
+    return new Tensor(madeAt(made, 0))
   }
 
   protected override computeBackward(dy: Tensor): Tensor {
@@ -98,7 +99,7 @@ export abstract class Pool2d extends Module {
 /** Mean of each window, padding (zeros) included, as `torch.nn.AvgPool2d`. */
 export class AvgPool2d extends Pool2d {
   /** @internal */
-  protected override run(x: Tensor, record: boolean): number[] {
+  protected override run(x: Tensor, record: boolean): number {
     return native.avgPool2DForward(this.spec.id, x.id, this.stepMode === 'm', record)
   }
 
@@ -114,7 +115,7 @@ export class AvgPool2d extends Pool2d {
  */
 export class MaxPool2d extends Pool2d {
   /** @internal */
-  protected override run(x: Tensor, record: boolean): number[] {
+  protected override run(x: Tensor, record: boolean): number {
     return native.maxPool2DForward(this.spec.id, x.id, this.stepMode === 'm', record)
   }
 

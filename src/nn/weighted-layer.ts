@@ -7,7 +7,7 @@ import type { DType } from '../dtype.js'
 import { Handle } from '../handle.js'
 import { isInitialising } from '../initialisation.js'
 import { Module, type StepMode } from '../module.js'
-import { native } from '../native.js'
+import { madeAt, native } from '../native.js'
 import { Tape } from '../tape.js'
 import { newParameter, type Parameter, Tensor } from '../tensor.js'
 
@@ -60,11 +60,11 @@ export abstract class WeightedLayer extends Module {
     if (isInitialising()) this.resetParameters()
   }
 
-  /** @internal Native forward: `[y, saved]`. */
-  protected abstract run(x: Tensor, bias: number, record: boolean): number[]
+  /** @internal Native forward; makes y and saved. */
+  protected abstract run(x: Tensor, bias: number, record: boolean): number
 
-  /** @internal Native backward: `[dx, dweight, dbias]`. */
-  protected abstract runBackward(saved: number, dy: number): number[]
+  /** @internal Native backward; makes dx, dweight and dbias. */
+  protected abstract runBackward(saved: number, dy: number): number
 
   /** @internal */
   protected override get tape() {
@@ -72,18 +72,20 @@ export abstract class WeightedLayer extends Module {
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {
-    const [y, saved] = this.run(x, this.bias?.id ?? 0, record) as [number, number]
+    const made = this.run(x, this.bias?.id ?? 0, record)
+    const saved = madeAt(made, 1)
     if (saved !== 0) this.#tape.push({ saved: new Handle(saved) })
-    return new Tensor(y)
+    return new Tensor(madeAt(made, 0))
   }
 
   protected override computeBackward(dy: Tensor): Tensor {
     const { saved } = this.#tape.latest()
-    const [dx, weight, bias] = this.runBackward(saved.id, dy.id) as [number, number, number]
+    const made = this.runBackward(saved.id, dy.id)
     this.#tape.pop()
-    this.weight.accumulate(weight)
+    this.weight.accumulate(madeAt(made, 1))
+    const bias = madeAt(made, 2)
     if (bias !== 0) this.bias?.accumulate(bias)
-    return new Tensor(dx)
+    return new Tensor(madeAt(made, 0))
   }
 
   /** Draws weight and bias anew as PyTorch does: both from U(±1/√fan_in). */

@@ -1,5 +1,5 @@
 // A worker thread of array-memory.test.ts: ends with tensors over its arrays alive, one of them held for a backward, and
-// posts whether arrays over tensors are copies here.
+// posts what is written through an array over a tensor.
 
 import { parentPort } from 'node:worker_threads'
 import { tsImport } from 'tsx/esm/api'

@@ -23,6 +23,12 @@ pub trait Backend {
     fn upload(&self, bytes: &[u8], shape: &[usize], dtype: DType) -> Result<Tensor<Self::Memory>>;
     /// Lends the values' bytes to `with`, contiguous.
     fn read<R>(&self, x: &Tensor<Self::Memory>, with: impl FnOnce(&[u8]) -> R) -> Result<R>;
+    /// Refuses memory that can no longer be read, before a call that changes several tensors begins.
+    fn expect_readable(&self, what: &str, x: &Tensor<Self::Memory>) -> Result<()>;
+    /// The same for memory that cannot be written to.
+    fn expect_writable(&self, what: &str, x: &Tensor<Self::Memory>) -> Result<()>;
+    /// Whether two tensors lie in the same block of memory.
+    fn shares_memory(&self, a: &Tensor<Self::Memory>, b: &Tensor<Self::Memory>) -> bool;
     fn fill(&self, x: &Tensor<Self::Memory>, value: f64) -> Result<()>;
     /// `target = source`, rounded once where dtypes differ. In place.
     fn copy(&self, target: &Tensor<Self::Memory>, source: &Tensor<Self::Memory>) -> Result<()>;

@@ -65,6 +65,11 @@ impl Error {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
+
+    /// The same error, naming what it is about.
+    pub fn within(self, what: &str) -> Self {
+        Self { message: format!("{what}: {}", self.message), ..self }
+    }
 }
 
 /// `bail!(Shape, "expected {} channels, got {}", a, b)` returns an [`Error`] with that code.

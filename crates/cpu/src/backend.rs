@@ -1,5 +1,7 @@
 //! [`Cpu`]: the backend's entry points, which choose the element type and hand over.
 
+use std::sync::Arc;
+
 use spikenorm_core::kit::{
     AdamStep, AvgPoolSaved, Conv2dForward, Conv2dSaved, CrossEntropyOutput, Frames, LayerGrads, LayerOutput,
     LinearForward, LinearSaved, LogitsGrid, MaxPoolSaved, NeuronForward, NeuronGrads, NeuronOutput,
@@ -44,6 +46,18 @@ impl Backend for Cpu {
     fn read<R>(&self, x: &CpuTensor, with: impl FnOnce(&[u8]) -> R) -> Result<R> {
         let size = x.dtype.size();
         Ok(with(x.memory.read()?.slice::<u8>(x.offset * size, x.len() * size)))
+    }
+
+    fn expect_readable(&self, what: &str, x: &CpuTensor) -> Result<()> {
+        x.memory.read().map(drop).map_err(|error| error.within(what))
+    }
+
+    fn expect_writable(&self, what: &str, x: &CpuTensor) -> Result<()> {
+        x.memory.write().map(drop).map_err(|error| error.within(what))
+    }
+
+    fn shares_memory(&self, a: &CpuTensor, b: &CpuTensor) -> bool {
+        Arc::ptr_eq(&a.memory, &b.memory)
     }
 
     fn fill(&self, x: &CpuTensor, value: f64) -> Result<()> {

@@ -22,7 +22,7 @@ mod through_float32;
 mod v3;
 
 pub use backend::{Cpu, CpuTensor};
-pub use memory::{HostMemory, Lender};
+pub use memory::{HostMemory, Lender, Lent, LentMut};
 pub use parallel::{num_threads, set_num_threads};
 pub use pool::{MemoryStats, empty_cache, memory_stats};
 pub use simd::simd_level;

@@ -29,6 +29,20 @@ impl Backend for Cuda {
         self.download(x).map(|bytes| with(&bytes))
     }
 
+    fn expect_readable(&self, _what: &str, _x: &CudaTensor) -> Result<()> {
+        Ok(())
+    }
+
+    fn expect_writable(&self, _what: &str, _x: &CudaTensor) -> Result<()> {
+        Ok(())
+    }
+
+    fn shares_memory(&self, a: &CudaTensor, b: &CudaTensor) -> bool {
+        // By address: memory of another owner may lie in a block of this library's.
+        let end = |x: &CudaTensor| x.memory.address() + x.memory.bytes() as u64;
+        a.memory.address() < end(b) && b.memory.address() < end(a)
+    }
+
     fn fill(&self, x: &CudaTensor, value: f64) -> Result<()> {
         self.fill(x, value)
     }
