@@ -1,3 +1,8 @@
+import { withoutControls } from './format-value.js'
+
+/** Longest message: beyond it there are only more of the user's own values. */
+const LONGEST = 2000
+
 /**
  * Stable codes of {@link SpikenormError}. Match on these; messages may change.
  *
@@ -34,6 +39,12 @@ export type ErrorCode =
   | 'ERR_OUT_OF_MEMORY'
   | 'ERR_INTERNAL'
 
+/** A message on one line that a terminal does not obey, whatever names of files and tensors are in it. */
+function printable(message: string): string {
+  const line = withoutControls(String(message).replaceAll(/\s*\n\s*/g, ' '))
+  return line.length > LONGEST ? `${line.slice(0, LONGEST)}…` : line
+}
+
 /**
  * Every error of this library. `code` is stable; the message names the layer, the argument, what was expected
  * and what came. A call that throws has changed nothing.
@@ -46,7 +57,7 @@ export class SpikenormError extends Error {
 
   /** Made by the library; of use outside it for errors of own modules. */
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options)
+    super(printable(message), options)
     this.code = code
   }
 

@@ -20,7 +20,7 @@ export function quote(text: string): string {
 }
 
 /** The text with control characters, lone surrogates and changes of direction as `\u{…}`: a terminal would obey them. */
-function withoutControls(text: string): string {
+export function withoutControls(text: string): string {
   return text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (character) => {
     return `\\u{${(character.codePointAt(0) as number).toString(16)}}`
   })

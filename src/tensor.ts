@@ -15,6 +15,7 @@ import { newArrayBuffer, newTensorBuffer } from './array-buffer.js'
 import { type Device, parseDevice } from './device.js'
 import { bytesOf, type DType, dtypeOfData, type TensorData, type TypedArray, typedArrayOf } from './dtype.js'
 import { type ErrorCode, SpikenormError } from './errors.js'
+import { nameOfClass } from './format-value.js'
 import { Handle } from './handle.js'
 import { native } from './native.js'
 import { extentsOf, inferExtent } from './shape.js'
@@ -213,11 +214,43 @@ export class Tensor extends Handle {
     return native.tensorDevicePointer(this.id)
   }
 
+  /** Shape, dtype and device, and on the CPU the first values: `Tensor { shape: [2], dtype: 'float32', device: 'cpu', values: [1, 2] }`. */
+  override toString(): string {
+    const name = nameOfClass(this)
+    if (this.isDisposed) return `${name} (disposed)`
+    const { shape, dtype, device } = this
+    const values = device === 'cpu' && this.size <= MOST_SHOWN ? `, values: ${formatNumbers(this)}` : ''
+    return `${name} { shape: [${shape.join(', ')}], dtype: '${dtype}', device: '${device}'${values} }`
+  }
+
+  /** What JSON says of a tensor: its shape, dtype and device, not its values, which `saveSafetensors` writes. */
+  toJSON(): { shape: readonly number[]; dtype: DType; device: Device } | { isDisposed: true } {
+    if (this.isDisposed) return { isDisposed: true }
+    return { shape: this.shape, dtype: this.dtype, device: this.device }
+  }
+
   /** @internal What Node prints. */
   [Symbol.for('nodejs.util.inspect.custom')](): string {
-    if (this.isDisposed) return `${this.constructor.name} (disposed)`
-    return `${this.constructor.name} { shape: [${this.shape.join(', ')}], dtype: '${this.dtype}', device: '${this.device}' }`
+    return this.toString()
   }
+}
+
+/** A tensor of more elements is described without reading any. */
+const MOST_SHOWN = 1000
+const MOST_VALUES = 16
+
+/** The first values, with as many digits as PyTorch prints. */
+function formatNumbers(x: Tensor): string {
+  let numbers: Float64Array
+  try {
+    numbers = x.toFloat64Array()
+  } catch (thrown) {
+    // Such as a typed array whose buffer has been transferred: a description throws nothing.
+    return thrown instanceof SpikenormError ? `none (${thrown.code})` : 'none'
+  }
+  const rest = x.size - MOST_VALUES
+  const values = Array.from(numbers.subarray(0, MOST_VALUES), (value) => Number(value.toPrecision(5)))
+  return `[${values.join(', ')}${rest > 0 ? `, … ${rest} more` : ''}]`
 }
 
 /** What {@link Tensor.fromDevicePointer} takes. */
