@@ -78,8 +78,9 @@ fn find_nvcc() -> Result<PathBuf, String> {
     };
     let name = if cfg!(windows) { "nvcc.exe" } else { "nvcc" };
     folders.map(|folder| folder.join(name)).find(runs).ok_or_else(|| {
+        println!("cargo::warning=no CUDA kernels: nvcc was not found; npm run setup:cuda installs it");
         "this build has no CUDA kernels, since nvcc was not found; \
-         install it with npm run setup:cuda and build again with npm run build"
+         install a prebuilt package of spikenorm, or build again where the CUDA toolkit is installed"
             .into()
     })
 }

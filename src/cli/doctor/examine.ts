@@ -76,7 +76,7 @@ function describeAddon(native: Native, own: PackageOfThis, findings: Finding[]) 
       about: 'addon',
       level: 'error',
       reason: `the addon is of version ${version}, the package of ${own.version}`,
-      remedy: `Install ${own.name} again (npm install ${own.name}@${own.version}), or build it again (npm run build).`,
+      remedy: `Install ${own.name} again: npm install ${own.name}@${own.version}, or in a clone of the project npm run build.`,
     })
   }
   return { path, bytes: path === null ? null : statSync(path).size, version }
@@ -179,7 +179,7 @@ function examineKernels(found: Found, findings: Finding[]): void {
   const [reason, remedy] = splitAdvice(
     found.kernelsProblem,
     found.kernelsProblem.includes('SPIKENORM_NO_CUDA')
-      ? 'Build it again without that variable and with nvcc, which npm run setup:cuda installs.'
+      ? 'Install a prebuilt package of spikenorm, or build again without that variable and with the CUDA toolkit.'
       : 'Use the CPU, or a machine of another kind for the GPU.',
   )
   findings.push({ about: 'kernels', level: 'note', reason, remedy })
