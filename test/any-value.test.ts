@@ -5,10 +5,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import * as library from '../src/index.js'
+import { exported, invoke, isClass } from './support/exported.js'
 
 const { Module, Tensor, nn, ones, optim, SpikenormError, tensor } = library
-
-type Callable = (...args: unknown[]) => unknown
 
 const REPORT = readFileSync(new URL('../etc/spikenorm.api.md', import.meta.url), 'utf8')
 const CODES = new Set(REPORT.match(/'ERR_[A-Z_]+'/g)?.map((code) => code.slice(1, -1)))
@@ -146,21 +145,6 @@ const NO_INSTANCES = [
   'ThresholdDependentBatchNorm',
 ]
 
-const isClass = (value: Callable) => /^class\b/.test(Function.prototype.toString.call(value))
-
-/** Every function and class that can be imported, by its name; those in namespaces too. */
-function exported(): [name: string, value: Callable][] {
-  const found: [string, Callable][] = []
-  const walk = (prefix: string, values: object) => {
-    for (const [name, value] of Object.entries(values)) {
-      if (typeof value === 'function') found.push([prefix + name, value as Callable])
-      else if (typeof value === 'object' && value !== null) walk(`${prefix}${name}.`, value)
-    }
-  }
-  walk('', library)
-  return found
-}
-
 /** Throws unless `call` works or throws what it may. */
 function probe(what: string, call: () => unknown, problems: string[]): void {
   let problem: string | undefined
@@ -255,12 +239,9 @@ process.chdir(mkdtempSync(join(tmpdir(), 'any-value-')))
 
 describe('given any value', () => {
   for (const [name, value] of exported()) {
-    // Registers a process-wide number of threads, which the other probes should not run with.
     it(`${name} works or says what is wrong`, () => {
       const problems: string[] = []
-      const call = isClass(value)
-        ? (args: unknown[]) => Reflect.construct(value, args)
-        : (args: unknown[]) => Reflect.apply(value, undefined, args)
+      const call = (args: unknown[]) => invoke(value, args)
       probeWithOddValues(name, GOOD[name]?.() ?? [], call, problems)
       expect(problems).toEqual([])
     })

@@ -1,6 +1,7 @@
 // Options are honoured or refused: one helper reads them for every constructor and function.
 import { describe, expect, it } from 'vitest'
 import { BatchNorm2d, NeuNorm, nn, optim, SpikenormError } from '../src/index.js'
+import { type Callable, exported, invoke } from './support/exported.js'
 
 const parameters = () => new nn.Linear(1, 1).parameters()
 
@@ -132,4 +133,108 @@ it('a class of a user may take more arguments of its own', () => {
     }
   }
   expect(new Named(3, { eps: 0.5 }, 'first').label).toBe('first')
+})
+
+describe('every export that takes options', () => {
+  const linear = () => new nn.Linear(3, 2)
+  /** Arguments before the options, and an option as Python spells it. */
+  const TAKES_OPTIONS: Record<string, [leading: () => unknown[], snakeCase: string]> = {
+    BatchNorm1d: [() => [3], 'track_running_stats'],
+    BatchNorm2d: [() => [3], 'track_running_stats'],
+    BatchNorm3d: [() => [3], 'step_mode'],
+    BatchNormThroughTime1d: [() => [2, 3], 'step_mode'],
+    BatchNormThroughTime2d: [() => [2, 3], 'step_mode'],
+    BatchNormThroughTime3d: [() => [2, 3], 'step_mode'],
+    TemporalEffectiveBatchNorm1d: [() => [2, 3], 'step_mode'],
+    TemporalEffectiveBatchNorm2d: [() => [2, 3], 'step_mode'],
+    TemporalEffectiveBatchNorm3d: [() => [2, 3], 'step_mode'],
+    ThresholdDependentBatchNorm1d: [() => [1, 1, 3], 'step_mode'],
+    ThresholdDependentBatchNorm2d: [() => [1, 1, 3], 'step_mode'],
+    ThresholdDependentBatchNorm3d: [() => [1, 1, 3], 'step_mode'],
+    NeuNorm: [() => [3, 2, 2], 'shared_across_channels'],
+    'nn.Conv2d': [() => [3, 2, 1], 'step_mode'],
+    'nn.Linear': [() => [3, 2], 'step_mode'],
+    'nn.AvgPool2d': [() => [2], 'step_mode'],
+    'nn.MaxPool2d': [() => [2], 'step_mode'],
+    'nn.Flatten': [() => [], 'step_mode'],
+    'nn.IFNode': [() => [], 'v_threshold'],
+    'nn.LIFNode': [() => [], 'decay_input'],
+    'nn.PerStep': [() => [[linear()]], 'step_mode'],
+    'optim.SGD': [() => [linear().parameters()], 'weight_decay'],
+    'optim.Adam': [() => [linear().parameters()], 'weight_decay'],
+    'optim.AdamW': [() => [linear().parameters()], 'weight_decay'],
+    'optim.CosineAnnealingLR': [() => [new optim.SGD(linear().parameters())], 'eta_min'],
+    'cuda.graph': [() => [() => 1], 'Device'],
+    foldNet: [() => [new nn.Sequential()], 'Strict'],
+    full: [() => [[1], 1], 'd_type'],
+    loadPyTorch: [() => ['none.pt'], 'skip_unsupported'],
+    loadPyTorchCheckpoint: [() => ['none.pt'], 'skip_unsupported'],
+    ones: [() => [[1]], 'd_type'],
+    tensor: [() => [[1], [1]], 'd_type'],
+    zeros: [() => [[1]], 'd_type'],
+  }
+  const TAKES_NONE = [
+    ...[
+      'CudaGraph',
+      'Module',
+      'NormLayer',
+      'Parameter',
+      'SpikenormError',
+      'Tensor',
+      'cuda.Event',
+      'nn.Identity',
+    ],
+    ...[
+      'nn.LossAndGrad',
+      'nn.Residual',
+      'nn.Sequential',
+      'nn.crossEntropy',
+      'optim.Optimizer',
+      'cuda.devices',
+    ],
+    ...[
+      'cuda.isAvailable',
+      'cuda.stream',
+      'cuda.synchronize',
+      'cuda.unavailableReason',
+      'emptyCache',
+      'enableGrad',
+    ],
+    ...['fold', 'functional.detachNet', 'functional.resetNet', 'functional.setStepMode', 'getNumThreads'],
+    ...[
+      'manualSeed',
+      'memoryStats',
+      'noGrad',
+      'randperm',
+      'setNumThreads',
+      'loadSafetensors',
+      'saveSafetensors',
+    ],
+  ]
+
+  it('is in this table, or is known to take none', () => {
+    const names = exported().map(([name]) => name)
+    expect(names.filter((name) => !(name in TAKES_OPTIONS) && !TAKES_NONE.includes(name))).toEqual([])
+    expect([...Object.keys(TAKES_OPTIONS), ...TAKES_NONE].filter((name) => !names.includes(name))).toEqual([])
+  })
+
+  for (const [name, [leading, snakeCase]] of Object.entries(TAKES_OPTIONS)) {
+    const [, value] = exported().find(([other]) => other === name) ?? []
+    const refused = (...rest: unknown[]) =>
+      messageOf(() => invoke(value as Callable, [...leading(), ...rest]))
+
+    it(`${name} refuses options that it does not know`, () => {
+      expect(refused({ nonesuch: 1 })).toContain("'nonesuch'")
+      expect(refused({ [snakeCase]: undefined, [`${snakeCase}_`]: 1 })).toContain('did you mean')
+      expect(refused({ [snakeCase]: 1 })).toContain('did you mean')
+      expect(refused(JSON.parse('{ "__proto__": 1 }'))).toContain("'__proto__'")
+      expect(refused({ constructor: 1 })).toContain("'constructor'")
+    })
+
+    it(`${name} refuses what is no options object, and what is behind it`, () => {
+      for (const wrong of [null, [], new Map(), () => {}]) expect(refused(wrong)).toContain('options')
+      if (name !== 'tensor') for (const wrong of ['m', true]) expect(refused(wrong)).toContain('options')
+      if (name !== 'ones' && name !== 'zeros') expect(refused({}, {})).toContain('arguments')
+    })
+  }
 })
