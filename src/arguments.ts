@@ -7,15 +7,16 @@ import { meaningOf } from './foreign-names.js'
 import { formatValue, quote } from './format-value.js'
 import type { TensorOptions } from './tensor.js'
 
-/** The error for an argument: who was called, its name, what it should have been, and what it was. */
+/** The error for an argument: who was called, unless it is added later, its name, what it should have been, and what it was. */
 export function argumentError(
-  where: string,
+  where: string | undefined,
   name: string,
   expected: string,
   got: unknown,
   code: ErrorCode = 'ERR_ARGUMENT',
 ): SpikenormError {
-  return new SpikenormError(code, `${where}: ${name}: expected ${expected}, got ${formatValue(got)}`)
+  const subject = where === undefined ? name : `${where}: ${name}`
+  return new SpikenormError(code, `${subject}: expected ${expected}, got ${formatValue(got)}`)
 }
 
 /** Checks one value: returns it, or throws naming `where` it was given and its `name`. */

@@ -31,17 +31,17 @@ class Event extends Handle {
 
   /** Marks the end of what has been launched so far. */
   record(): void {
-    native.cudaEventRecord(this.id)
+    native.cudaEventRecord(this.idFor('record'))
   }
 
   /** Waits until the device has come to the mark. */
   synchronize(): void {
-    native.cudaEventSynchronize(this.id)
+    native.cudaEventSynchronize(this.idFor('synchronize'))
   }
 
   /** Milliseconds on the device from this mark to `end`, which is waited for. */
   elapsedTime(end: Event): number {
-    return native.cudaEventElapsed(this.id, expectEvent(end).id)
+    return native.cudaEventElapsed(this.idFor('elapsedTime'), expectEvent(end).idFor('elapsedTime: end'))
   }
 }
 
@@ -65,7 +65,7 @@ export class CudaGraph<T = unknown> extends Handle {
 
   /** Launches the captured work; returns at once. Throws `ERR_DISPOSED` after `dispose()`. */
   replay(): void {
-    native.cudaGraphReplay(this.id)
+    native.cudaGraphReplay(this.idFor('replay'))
   }
 }
 

@@ -1,4 +1,4 @@
-import { withoutControls } from './format-value.js'
+import { printable } from './format-value.js'
 
 /** Longest message: beyond it there are only more of the user's own values. */
 const LONGEST = 2000
@@ -40,8 +40,8 @@ export type ErrorCode =
   | 'ERR_INTERNAL'
 
 /** A message on one line that a terminal does not obey, whatever names of files and tensors are in it. */
-function printable(message: string): string {
-  const line = withoutControls(String(message).replaceAll(/\s*\n\s*/g, ' '))
+function onOneLine(message: string): string {
+  const line = printable(String(message).replaceAll(/\s*\n\s*/g, ' '))
   return line.length > LONGEST ? `${line.slice(0, LONGEST)}…` : line
 }
 
@@ -57,7 +57,7 @@ export class SpikenormError extends Error {
 
   /** Made by the library; of use outside it for errors of own modules. */
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
-    super(printable(message), options)
+    super(onOneLine(message), options)
     this.code = code
   }
 

@@ -16,11 +16,16 @@ export function formatValue(value: unknown): string {
 /** @returns text from outside for a message: quoted, without control characters, cut where it is long */
 export function quote(text: string): string {
   const cut = text.length > LONGEST_TEXT ? `${text.slice(0, LONGEST_TEXT)}…` : text
-  return `'${withoutControls(cut)}'`
+  return `'${printable(cut)}'`
 }
 
-/** The text with control characters, lone surrogates and changes of direction as `\u{…}`: a terminal would obey them. */
-export function withoutControls(text: string): string {
+/** The same without quotes. */
+export function unquoted(text: string): string {
+  return quote(text).slice(1, -1)
+}
+
+/** @returns text from outside with control characters, lone surrogates and changes of direction as `\u{…}`: a terminal would obey them */
+export function printable(text: string): string {
   return text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (character) => {
     return `\\u{${(character.codePointAt(0) as number).toString(16)}}`
   })
@@ -34,13 +39,13 @@ function format(value: unknown, isOutermost: boolean): string {
       // Digits of a huge one take long to work out.
       return value > -(2n ** 128n) && value < 2n ** 128n ? `${value}n` : 'a bigint of more than 128 bits'
     case 'symbol':
-      return `Symbol(${value.description === undefined ? '' : quote(value.description).slice(1, -1)})`
+      return `Symbol(${value.description === undefined ? '' : unquoted(value.description)})`
     case 'number':
       return Object.is(value, -0) ? '-0' : String(value)
     case 'function': {
       const kind = /^class\b/.test(Function.prototype.toString.call(value)) ? 'class' : 'function'
       const name: unknown = value.name
-      return typeof name === 'string' && name !== '' ? `the ${kind} ${quote(name).slice(1, -1)}` : `a ${kind}`
+      return typeof name === 'string' && name !== '' ? `the ${kind} ${unquoted(name)}` : `a ${kind}`
     }
     case 'object':
       return value === null ? 'null' : formatObject(value, isOutermost)
@@ -61,12 +66,12 @@ function formatObject(value: object, isOutermost: boolean): string {
   if (name !== 'Object') return `${/^[aeiou]/i.test(name) ? 'an' : 'a'} ${name}`
   const keys = Object.keys(value)
   const rest = keys.length > MOST_ITEMS ? ', …' : ''
-  const shown = keys.slice(0, MOST_ITEMS).map((key) => quote(key).slice(1, -1))
+  const shown = keys.slice(0, MOST_ITEMS).map((key) => unquoted(key))
   return keys.length === 0 ? '{}' : `{ ${shown.join(', ')}${rest} }`
 }
 
 /** Name of an object's class; `'Object'` where it has none. */
 export function nameOfClass(value: object): string {
   const name: unknown = (value as { constructor?: { name?: unknown } }).constructor?.name
-  return typeof name === 'string' && name !== '' ? quote(name).slice(1, -1) : 'Object'
+  return typeof name === 'string' && name !== '' ? unquoted(name) : 'Object'
 }

@@ -1,4 +1,5 @@
 import { SpikenormError } from './errors.js'
+import { nameOfClass } from './format-value.js'
 import { native } from './native.js'
 
 /** Given to a {@link Handle} whose value a native call is about to make, for the owner it is told of. */
@@ -6,6 +7,9 @@ export const PENDING = Symbol('pending')
 
 /** Gives an owner made of {@link PENDING} what a native call has made for it, which watches the owner already. */
 export let become: <H extends Handle>(owner: H, id: number) => H
+
+/** Whether a value is a handle, and no proxy of one or object with its prototype. */
+export let isHandle: (value: object) => boolean
 
 /**
  * Owner of something native, known by a number that is never used again. It is freed at once by `dispose()` or at the
@@ -19,6 +23,7 @@ export class Handle {
       owner.#id = id
       return owner
     }
+    isHandle = (value) => #id in value
   }
 
   /** @internal Takes over what a native call has just made; throws `ERR_ARGUMENT` for any other number. */
@@ -43,12 +48,13 @@ export class Handle {
 
   /** @internal The native number; throws `ERR_DISPOSED` once freed. */
   get id(): number {
-    if (this.#id === 0) {
-      throw new SpikenormError(
-        'ERR_DISPOSED',
-        `the ${this.constructor.name.toLowerCase()} has been disposed of`,
-      )
-    }
+    if (this.#id === 0) throw isGone(this)
+    return this.#id
+  }
+
+  /** @internal The same for what is attempted, which the error names. */
+  idFor(attempt: string): number {
+    if (this.#id === 0) throw isGone(this).within(attempt)
     return this.#id
   }
 
@@ -68,6 +74,12 @@ export class Handle {
   [Symbol.dispose](): void {
     this.dispose()
   }
+}
+
+/** A module's own handles are of no class that users know. */
+function isGone(handle: Handle): SpikenormError {
+  const what = handle.constructor === Handle ? 'module' : nameOfClass(handle)
+  return new SpikenormError('ERR_DISPOSED', `the ${what} has been disposed of`)
 }
 
 /**

@@ -7,7 +7,7 @@ import { enableGrad, isRecording } from './grad-mode.js'
 import { Saved } from './handle.js'
 import { type LoadResult, loadIntoModule } from './state-dict.js'
 import type { Tape, TapeEntry } from './tape.js'
-import { type Parameter, Tensor } from './tensor.js'
+import { expectTensor, type Parameter, type Tensor } from './tensor.js'
 
 /** `'s'`: one time step a call. `'m'`: all steps at once, with a leading T. SpikingJelly's `step_mode`. */
 export type StepMode = 's' | 'm'
@@ -48,7 +48,7 @@ export abstract class Module {
   forward(x: Tensor): Tensor {
     // As `naming` does, without its closure: this is called for every step of every layer.
     try {
-      const input = expectTensor('input', x)
+      const input = expectTensor(undefined, 'input', x)
       const record = isRecording(this.#training)
       if (this.#modules.size === 0) return this.computeForward(input, record)
       return atomically(this, () => this.computeForward(input, record))
@@ -64,7 +64,7 @@ export abstract class Module {
    */
   backward(dy: Tensor): Tensor {
     try {
-      return this.computeBackward(expectTensor('dy', dy))
+      return this.computeBackward(expectTensor(undefined, 'dy', dy))
     } catch (thrown) {
       throw this.#withName(thrown)
     }
@@ -317,16 +317,6 @@ export abstract class Module {
   [Symbol.dispose](): void {
     this.dispose()
   }
-}
-
-function expectTensor(name: string, value: unknown): Tensor {
-  if (!(value instanceof Tensor)) {
-    throw new SpikenormError(
-      'ERR_ARGUMENT',
-      `${name}: expected a Tensor, got ${value === null ? 'null' : typeof value}`,
-    )
-  }
-  return value
 }
 
 /** What tensors are to become; int64 ones keep their dtype. */

@@ -16,7 +16,7 @@ import { type Device, parseDevice } from './device.js'
 import { bytesOf, type DType, dtypeOfData, type TensorData, type TypedArray, typedArrayOf } from './dtype.js'
 import { type ErrorCode, SpikenormError } from './errors.js'
 import { nameOfClass } from './format-value.js'
-import { Handle } from './handle.js'
+import { Handle, isHandle } from './handle.js'
 import { native } from './native.js'
 import { extentsOf, inferExtent } from './shape.js'
 import { isInRange, readValues } from './tensor-data.js'
@@ -50,19 +50,19 @@ export class Tensor extends Handle {
 
   /** Extents, slowest axis first. */
   get shape(): readonly number[] {
-    this.#shape ??= Object.freeze(native.tensorShape(this.id))
+    this.#shape ??= Object.freeze(native.tensorShape(this.idFor('shape')))
     return this.#shape
   }
 
   /** Type of the elements. */
   get dtype(): DType {
-    this.#dtype ??= native.tensorDtype(this.id) as DType
+    this.#dtype ??= native.tensorDtype(this.idFor('dtype')) as DType
     return this.#dtype
   }
 
   /** `'cpu'` or `'cuda:N'`. */
   get device(): Device {
-    this.#device ??= native.tensorDevice(this.id) as Device
+    this.#device ??= native.tensorDevice(this.idFor('device')) as Device
     return this.#device
   }
 
@@ -76,7 +76,8 @@ export class Tensor extends Handle {
    * BigInt64Array. On a CUDA device it waits for what computes them. Throws `ERR_OUT_OF_MEMORY`.
    */
   toTypedArray(): Float64Array | Float32Array | Uint16Array | Uint8Array | BigInt64Array {
-    return typedArrayOf(this.dtype, this.#read(this.id))
+    const id = this.idFor('toTypedArray')
+    return typedArrayOf(this.dtype, this.#read(id))
   }
 
   /** The bytes of tensor `id`, which is of this one's size. */
@@ -93,8 +94,8 @@ export class Tensor extends Handle {
    * for one without elements. Throws `ERR_DEVICE` on a CUDA device, `ERR_OUT_OF_MEMORY`.
    */
   asTypedArray(): Float64Array | Float32Array | Uint16Array | Uint8Array | BigInt64Array {
+    const id = this.idFor('asTypedArray')
     if (this.size === 0 && this.device === 'cpu') return this.toTypedArray()
-    const { id } = this
     let buffer = native.tensorBuffer(id)
     if (buffer === null) return this.toTypedArray()
     if (typeof buffer === 'number') {
@@ -107,7 +108,7 @@ export class Tensor extends Handle {
 
   /** A copy of the values as numbers; int64 beyond 2^53 is rounded. */
   toFloat64Array(): Float64Array {
-    const wide = native.tensorCast(this.id, 'float64')
+    const wide = native.tensorCast(this.idFor('toFloat64Array'), 'float64')
     try {
       return new Float64Array(this.#read(wide, 'float64'))
     } finally {
@@ -117,6 +118,7 @@ export class Tensor extends Handle {
 
   /** The only value of a tensor of one element. Throws `ERR_SHAPE` for any other. */
   item(): number {
+    this.idFor('item')
     if (this.size !== 1) {
       throw new SpikenormError(
         'ERR_SHAPE',
@@ -132,15 +134,16 @@ export class Tensor extends Handle {
    */
   to(deviceOrDtype: Device | DType): Tensor {
     const { device, dtype } = readTarget('to', deviceOrDtype, arguments)
+    const id = this.idFor('to')
     if (device !== undefined) {
-      return device === this.device ? this : new Tensor(native.tensorToDevice(this.id, device))
+      return device === this.device ? this : new Tensor(native.tensorToDevice(id, device))
     }
-    return dtype === this.dtype ? this : new Tensor(native.tensorCast(this.id, dtype))
+    return dtype === this.dtype ? this : new Tensor(native.tensorCast(id, dtype))
   }
 
   /** A copy of its own. */
   clone(): Tensor {
-    return new Tensor(native.tensorCast(this.id, this.dtype))
+    return new Tensor(native.tensorCast(this.idFor('clone'), this.dtype))
   }
 
   /**
@@ -152,7 +155,7 @@ export class Tensor extends Handle {
   reshape(...shape: number[]): Tensor
   reshape(first: readonly number[] | number, ...rest: number[]): Tensor {
     const extents = extentsOf('reshape', typeof first === 'number' ? [first, ...rest] : first)
-    return new Tensor(native.tensorReshape(this.id, inferExtent(extents, this.size)))
+    return new Tensor(native.tensorReshape(this.idFor('reshape'), inferExtent(extents, this.size)))
   }
 
   /**
@@ -160,7 +163,7 @@ export class Tensor extends Handle {
    * Throws `ERR_SHAPE`.
    */
   copy_(source: Tensor): this {
-    native.tensorCopy(this.id, expectTensor('copy_', 'source', source).id)
+    native.tensorCopy(this.idFor('copy_'), expectTensor('copy_', 'source', source).idFor('copy_: source'))
     return this
   }
 
@@ -211,7 +214,7 @@ export class Tensor extends Handle {
    * `cuda.stream()`, or after `cuda.synchronize()`. Throws `ERR_DEVICE` on the CPU.
    */
   get devicePointer(): bigint {
-    return native.tensorDevicePointer(this.id)
+    return native.tensorDevicePointer(this.idFor('devicePointer'))
   }
 
   /** Shape, dtype and device, and on the CPU the first values: `Tensor { shape: [2], dtype: 'float32', device: 'cpu', values: [1, 2] }`. */
@@ -404,9 +407,12 @@ function filled(where: string, value: number, given: readonly unknown[]): Tensor
 }
 
 /** @internal `value`, which is a tensor; throws `ERR_ARGUMENT` otherwise. */
-export function expectTensor(where: string, name: string, value: unknown): Tensor {
-  if (!(value instanceof Tensor)) throw argumentError(where, name, 'a Tensor', value)
-  return value
+export function expectTensor(where: string | undefined, name: string, value: unknown): Tensor {
+  if (value instanceof Tensor && isHandle(value)) return value
+  const isLike =
+    value !== null && typeof value === 'object' && /^(Tensor|Parameter)$/.test(nameOfClass(value))
+  const kind = isLike ? 'a Tensor of this library, not a proxy and not of another copy of it' : 'a Tensor'
+  throw argumentError(where, name, kind, value)
 }
 
 /** @internal A new parameter filled with `value`. */

@@ -58,8 +58,8 @@ export class LossAndGrad {
  */
 export function crossEntropy(logits: Tensor, labels: Labels): LossAndGrad {
   refuseSurplus('crossEntropy', arguments, ['logits', 'labels'])
-  expectTensor('crossEntropy', 'logits', logits)
-  if (labels instanceof Tensor) return compute(logits, labels)
+  expectTensor('crossEntropy', 'logits', logits).idFor('crossEntropy: logits')
+  if (labels instanceof Tensor) return compute(logits, expectTensor('crossEntropy', 'labels', labels))
   const classes = tensor(classesOf(labels), { dtype: 'int64', device: logits.device })
   try {
     return compute(logits, classes)
