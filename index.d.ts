@@ -350,6 +350,13 @@ export declare function tensorRow(handle: number, index: number): number
 
 export declare function tensorShape(handle: number): Array<number>
 
+/**
+ * Frees a handle and leaves its tensor's memory to an ArrayBuffer. Nothing, and the handle as it is, where the memory has
+ * to be copied: another tensor or JavaScript shares it, the runtime wants all buffers in its own heap, or too much has
+ * been taken already.
+ */
+export declare function tensorTakeBuffer(handle: number): ArrayBuffer | null
+
 /** A copy on a device. */
 export declare function tensorToDevice(handle: number, device: string): number
 

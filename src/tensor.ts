@@ -1,4 +1,5 @@
 /** Tensors: contiguous values on a device, with the dtypes of PyTorch. */
+import { isMainThread } from 'node:worker_threads'
 import {
   addressOf64Bits,
   anyDType,
@@ -104,6 +105,16 @@ export class Tensor extends Handle {
       native.tensorMoveToBuffer(id, buffer)
     }
     return typedArrayOf(this.dtype, buffer, native.tensorByteOffset(id), this.size)
+  }
+
+  /** @internal The values of a tensor on the CPU that is used up by it: its memory, or a copy where others share that. */
+  take(): Float64Array | Float32Array | Uint16Array | Uint8Array | BigInt64Array {
+    // The end of a worker would free memory that a transfer may have brought to another thread.
+    const { id, dtype } = this
+    const buffer = isMainThread ? native.tensorTakeBuffer(id) : null
+    const values = buffer ? typedArrayOf(dtype, buffer) : this.toTypedArray()
+    this.dispose()
+    return values
   }
 
   /** A copy of the values as numbers; int64 beyond 2^53 is rounded. */

@@ -273,6 +273,18 @@ describe('asTypedArray', () => {
     expect([...values]).toEqual(before)
   })
 
+  it.each(['running_mean', 'running_var'])('of %s is no input of a forward that moves it', (name) => {
+    const layer = new BatchNorm1d(4)
+    const buffer = layer.namedBuffers().find(([own]) => own === name)![1]
+    // A block of the pool has room for more than four values.
+    const x = Tensor.fromTypedArray(new Float32Array(buffer.asTypedArray().buffer, 0, 8), [2, 4])
+    const before = layer.stateDict()
+    expectCode('ERR_ARGUMENT', () => layer.forward(x), 'BatchNorm1d', 'input', name)
+    const after = layer.stateDict()
+    for (const key of Object.keys(before)) expectSameBits(key, after[key]!, before[key]!)
+    expect(layer.eval().forward(x).shape).toEqual([2, 4])
+  })
+
   it('of a loop that never yields is left to the collector', () => {
     const sum = { value: 0 }
     for (let i = 0; i < 2000; i++) {
@@ -318,6 +330,49 @@ describe('asTypedArray', () => {
 
   it.skipIf(!cuda.isAvailable())('throws on a CUDA device', () => {
     expectCode('ERR_DEVICE', () => full([2], 1, { device: 'cuda' }).asTypedArray(), "to('cpu')")
+  })
+})
+
+describe('take', () => {
+  it('uses the tensor up and leaves its memory to the array, which gives it back when it is collected', async () => {
+    await settle()
+    const before = allocated()
+    const make = () => {
+      const x = full([MEBIBYTE], 3)
+      const array = x.take()
+      expect(x.isDisposed).toBe(true)
+      return array
+    }
+    const keep = { array: make() as unknown }
+    emptyCache()
+    await settle()
+    expect(allocated() - before).toBe(4 * MEBIBYTE)
+    expect((keep.array as Float32Array)[MEBIBYTE - 1]).toBe(3)
+    keep.array = null
+    await settle()
+    expect(allocated() - before).toBe(0)
+  })
+
+  it('copies memory that another tensor or an array shares', () => {
+    const x = full([4], 1)
+    const view = x.reshape([2, 2])
+    x.take().fill(5 as never)
+    expect([...view.toTypedArray()]).toEqual([1, 1, 1, 1])
+    const array = view.asTypedArray()
+    view.take().fill(5 as never)
+    expect([...array]).toEqual([1, 1, 1, 1])
+  })
+
+  it('in a loop that never yields holds no more than 256 MiB, and all of it is given back afterwards', async () => {
+    await settle()
+    const before = allocated()
+    const sum = { value: 0 }
+    for (let i = 0; i < 400; i++) sum.value += full([MEBIBYTE / 4], i).take()[i] as number
+    expect(sum.value).toBe((400 * 399) / 2)
+    expect(allocated() - before).toBeGreaterThan(200 * MEBIBYTE)
+    expect(allocated() - before).toBeLessThanOrEqual(256 * MEBIBYTE)
+    await settle()
+    expect(allocated()).toBeLessThanOrEqual(before)
   })
 })
 

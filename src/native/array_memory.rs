@@ -1,10 +1,14 @@
 //! Memory shared with JavaScript without a copy: tensors in the memory of ArrayBuffers.
 //!
-//! The memory is V8's always. A tensor over a typed array lies in the array's ArrayBuffer, for reading; a tensor whose
+//! The memory of a tensor that JavaScript shares is V8's always. A tensor over a typed array lies in the array's ArrayBuffer, for reading; a tensor whose
 //! values JavaScript wants to write to (`asTypedArray`) moves into an ArrayBuffer made for it. The ArrayBuffer is held by
 //! a strong reference and asked for its memory anew by every operation ([`Lender`]), because JavaScript may detach it
 //! (`transfer`, also to another thread) or shrink it at any time between two calls. While a call runs it cannot: this
 //! addon calls no JavaScript then, and a SharedArrayBuffer, which other threads write to, is refused.
+//!
+//! A tensor that is used up by being read (`tensor_take_buffer`) leaves its block of the pool to an ArrayBuffer instead of a
+//! copy. The block goes back when V8 has let go of the buffer; such finalizers wait for the event loop, so
+//! [`MOST_TAKEN_BYTES`] bounds what a loop that never yields can pile up.
 //!
 //! There is one [`HostMemory`] for an ArrayBuffer, whoever asks for it ([`LENDERS`]): so its lock covers every tensor in
 //! it, and two tensors are known to share memory.
@@ -12,6 +16,8 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -25,9 +31,14 @@ use spikenorm_cpu::{Cpu, HostMemory, Lender, Lent, LentMut};
 
 use crate::device::{Device, on_device};
 use crate::error::{Checked, Result, face, napi_failure};
-use crate::handles::{device_of, insert_tensor, tensor};
+use crate::handles::{device_of, insert_tensor, remove, tensor};
 use crate::tensor::{expect_length, shape_of};
 use crate::weak::{check, in_scope};
+
+/// Bytes of the pool that ArrayBuffers may hold at once; beyond them the caller copies.
+const MOST_TAKEN_BYTES: usize = 256 << 20;
+
+static TAKEN_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// An ArrayBuffer of this thread that tensors lie in.
 struct Known {
@@ -391,5 +402,71 @@ pub fn tensor_read(env: Env, handle: f64, target: Object<'_>) -> Result<()> {
             }
             backend.read(&tensor, |values| View(bytes).bytes_mut().copy_from_slice(values))
         })
+    })
+}
+
+/// What an ArrayBuffer over a block of the pool owns.
+struct Taken {
+    _memory: Arc<HostMemory>,
+    bytes: usize,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        TAKEN_BYTES.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+unsafe extern "C" fn give_back(_env: sys::napi_env, _data: *mut c_void, taken: *mut c_void) {
+    // SAFETY: the pointer came from `Box::into_raw` below, and V8 finalizes a buffer once.
+    let taken = unsafe { Box::from_raw(taken.cast::<Taken>()) };
+    // A panic must not leave a foreign frame.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(taken)));
+}
+
+/// Frees a handle and leaves its tensor's memory to an ArrayBuffer. Nothing, and the handle as it is, where the memory has
+/// to be copied: another tensor or JavaScript shares it, the runtime wants all buffers in its own heap, or too much has
+/// been taken already.
+#[napi]
+pub fn tensor_take_buffer(env: Env, handle: f64) -> Result<Option<ArrayBuffer<'static>>> {
+    face(|| {
+        let tensor = writable(handle)?;
+        let bytes = tensor.bytes();
+        // One owner is the registry, one is this call.
+        let is_shared = Arc::strong_count(&tensor.memory) > 2 || tensor.memory.pool_bytes()?.is_none();
+        let is_room = TAKEN_BYTES.load(Ordering::Relaxed) + bytes <= MOST_TAKEN_BYTES;
+        if bytes == 0 || is_shared || !is_room {
+            return Ok(None);
+        }
+        let data = {
+            let mut memory = tensor.memory.write()?;
+            memory.slice::<u8>(tensor.offset * tensor.dtype.size(), bytes).as_mut_ptr()
+        };
+        TAKEN_BYTES.fetch_add(bytes, Ordering::Relaxed);
+        let taken = Box::into_raw(Box::new(Taken { _memory: tensor.memory, bytes }));
+        let mut buffer = ptr::null_mut();
+        // SAFETY: `data` points to `bytes` bytes of a block that `taken` keeps alive and in its place until V8 calls
+        // `give_back`. Nothing native reads or writes it: the last handle of the memory is freed below.
+        let status = unsafe {
+            sys::napi_create_external_arraybuffer(
+                env.raw(),
+                data.cast(),
+                bytes,
+                Some(give_back),
+                taken.cast(),
+                &mut buffer,
+            )
+        };
+        if status != sys::Status::napi_ok {
+            // SAFETY: N-API refused, so nobody else has the pointer.
+            drop(unsafe { Box::from_raw(taken) });
+            if status == sys::Status::napi_no_external_buffers_allowed {
+                return Ok(None);
+            }
+            check(status).map_err(napi_failure)?;
+        }
+        remove(&env, handle);
+        // SAFETY: `buffer` is the live ArrayBuffer just made.
+        unsafe { ArrayBuffer::from_napi_value(env.raw(), buffer) }.map(Some).map_err(napi_failure)
     })
 }

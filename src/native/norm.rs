@@ -155,6 +155,16 @@ fn forward<B: Place>(backend: &B, layer: Handle, [x, scale]: [Handle; 2], mode: 
                 spec.check_batch_statistics(grid)?;
                 let moves = mode.training && mode.track;
                 let tracked = if moves { running.zip(counters.as_deref()) } else { None };
+                if let Some(((mean, var), counters)) = tracked {
+                    let moved =
+                        [("running_mean", mean), ("running_var", var), ("num_batches_tracked", counters)];
+                    for (what, tensor) in moved {
+                        backend.expect_writable(what, tensor)?;
+                        if backend.shares_memory(x, tensor) {
+                            bail!(Argument, "input: expected memory of its own, got that of {what}");
+                        }
+                    }
+                }
                 let momentum = mode.momentum;
                 Statistics::Batch(tracked.map(|((mean, var), counters)| RunningUpdate {
                     mean,

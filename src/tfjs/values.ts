@@ -35,10 +35,10 @@ export function tensorOf(values: Float32Array, shape: readonly number[], device:
 /** Elements below which a copy costs less than an array over a tensor's memory, which V8 has to watch. */
 const SMALL = 4096
 
-/** The values of a float32 tensor, which must not change any more: its own on the CPU, a copy elsewhere. */
+/** The values of a float32 tensor that is not used any more: its own on the CPU, a copy elsewhere. */
 export function arrayOf(x: Tensor): Float32Array {
-  const isShared = x.device === 'cpu' && x.size >= SMALL
-  return (isShared ? x.asTypedArray() : x.toTypedArray()) as Float32Array
+  const isTaken = x.device === 'cpu' && x.size >= SMALL
+  return (isTaken ? x.take() : x.toTypedArray()) as Float32Array
 }
 
 /** A new TensorFlow.js tensor with the present values of `x`, of whatever dtype. */
