@@ -59,14 +59,19 @@ function compileDeclarations() {
 
 /**
  * The ES module beside a CommonJS library: the same values under the same names. Between them is a file for Node's
- * search for names, which takes 80 ms for the library itself on Node 20.
+ * search for names, which takes 80 ms for the library itself on Node 20. That file never throws, because Node 20 reports
+ * what an imported CommonJS file throws as an unhandled rejection too, although the import was awaited.
  */
 function writeFacade(name, names) {
   const here = basename(name)
-  const assignments = names.map((each) => `exports.${each} = library.${each}\n`).join('')
-  writeFileSync(join(dist, `${name}.names.js`), `const library = require('./${here}.js')\n${assignments}`)
+  const assignments = names.map((each) => `  exports.${each} = library.${each}\n`).join('')
+  writeFileSync(
+    join(dist, `${name}.names.js`),
+    `try {\n  const library = require('./${here}.js')\n${assignments}} catch (error) {\n  exports.loadError = error\n}\n`,
+  )
+  const imported = `import { loadError } from './${here}.names.js'\nif (loadError !== undefined) throw loadError\n`
   const code = `export {\n${names.map((each) => `  ${each},\n`).join('')}} from './${here}.names.js'\n`
-  writeFileSync(join(dist, `${name}.mjs`), code)
+  writeFileSync(join(dist, `${name}.mjs`), imported + code)
   const ofSource = relative(dirname(`./${name}`), declarationsOf(LIBRARIES[name])).replaceAll('\\', '/')
   const declarations = `./${ofSource}`.replace(/\.d\.ts$/, '.js')
   writeFileSync(join(dist, `${name}.d.mts`), `export * from '${declarations}'\n`)

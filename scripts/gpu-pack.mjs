@@ -146,7 +146,7 @@ function packNode(path) {
 }
 
 function packPackage() {
-  for (const name of ['package.json', 'index.js']) copyFileSync(join(ROOT, name), join(TREE, name))
+  copyFileSync(join(ROOT, 'package.json'), join(TREE, 'package.json'))
   const addons = readdirSync(ROOT).filter((name) => name.endsWith('linux-x64-gnu.node'))
   if (addons.length === 0) fail('there is no addon for x86-64 Linux; run npm run build')
   for (const name of addons) copyFileSync(join(ROOT, name), join(TREE, name))

@@ -1,8 +1,8 @@
 /** The addon, with its errors as SpikenormError. Nothing outside src/ speaks to it. */
-import * as addon from '../index.js'
+import { loadAddon } from './addon.js'
 import { SpikenormError } from './errors.js'
 
-type Addon = typeof addon
+type Addon = ReturnType<typeof loadAddon>
 
 function guarded(native: (...args: unknown[]) => unknown) {
   return (...args: unknown[]) => {
@@ -15,7 +15,7 @@ function guarded(native: (...args: unknown[]) => unknown) {
 }
 
 export const native = Object.fromEntries(
-  Object.entries(addon)
+  Object.entries(loadAddon())
     .filter(([, value]) => typeof value === 'function')
     .map(([name, value]) => [name, guarded(value as (...args: unknown[]) => unknown)]),
 ) as unknown as Addon

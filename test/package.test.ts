@@ -5,7 +5,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { afterAll, describe, expect, it } from 'vitest'
-import { missingAddon, PREBUILT, platformName } from '../src/missing-addon.js'
+import {
+  type AddonFailure,
+  addonError,
+  isAddonError,
+  PREBUILT,
+  platformName,
+  reasonAndRemedy,
+} from '../src/missing-addon.js'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
@@ -60,12 +67,29 @@ describe('what is published', () => {
 })
 
 describe('the error where no binary loads', () => {
-  const notFound = new Error('Cannot find native binding.', {
-    cause: new Error("Cannot find module 'spikenorm-linux-x64-gnu'"),
-  })
+  const coded = (code: string, message: string, more = {}) =>
+    Object.assign(new Error(message), { code, ...more })
+  const notFound = coded('MODULE_NOT_FOUND', "Cannot find module 'spikenorm-linux-x64-gnu'\nRequire stack:")
+  const disabled = coded(
+    'ERR_DLOPEN_DISABLED',
+    'Cannot load native addon because loading addons is disabled.',
+  )
+  const messageOf = (failure: Partial<AddonFailure>) =>
+    addonError({
+      platform: 'linux-x64-gnu',
+      failures: [notFound],
+      hasPermissions: false,
+      isBundled: false,
+      ...failure,
+    }).message
 
   it('names the package to install, and how to build', () => {
-    const error = missingAddon(notFound, 'linux-x64-gnu')
+    const error = addonError({
+      platform: 'linux-x64-gnu',
+      failures: [notFound],
+      hasPermissions: false,
+      isBundled: false,
+    })
     expect(error.code).toBe('ERR_FILE')
     expect(error.cause).toBe(notFound)
     expect(error.message).toContain('binary for linux-x64-gnu is not installed')
@@ -74,19 +98,73 @@ describe('the error where no binary loads', () => {
   })
 
   it('says what the loader said of a binary that is there and does not load', () => {
-    const broken = new Error('Cannot find native binding.', {
-      cause: new Error('/lib/libc.so.6: version `GLIBC_2.17` not found (required by spikenorm.node)'),
-    })
-    expect(missingAddon(broken, 'linux-x64-gnu').message).toContain(
-      'does not load on linux-x64-gnu: /lib/libc',
+    const broken = coded('ERR_DLOPEN_FAILED', '/lib/libc.so.6: version `GLIBC_2.17` not found')
+    expect(messageOf({ failures: [notFound, broken] })).toContain(
+      'does not load on linux-x64-gnu: /lib/libc.so.6',
     )
   })
 
   it('lists the platforms that have a binary, on one that has none', () => {
-    const { message } = missingAddon(notFound, platformName('freebsd', 'x64', false))
+    const message = messageOf({ platform: platformName('freebsd', 'x64', false) })
     expect(message).toContain('no prebuilt binary for freebsd-x64')
     expect(message).toContain('win32-x64-msvc')
     expect(message).not.toContain('npm install spikenorm-freebsd')
+  })
+
+  it('tells what forbids addons from a package that is not installed', () => {
+    const withoutAddons = messageOf({ failures: [notFound, disabled] })
+    expect(withoutAddons).toMatch(/by --no-addons; start node without that option/)
+    const withPermissions = messageOf({ failures: [notFound, disabled], hasPermissions: true })
+    expect(withPermissions).toMatch(/permission model .* native addons; start node with --allow-addons/)
+    const denied = coded('ERR_ACCESS_DENIED', 'Access to this API has been restricted', {
+      resource: '/a.node',
+    })
+    expect(messageOf({ failures: [denied], hasPermissions: true })).toMatch(
+      /not let this process read \/a\.node; start node with --allow-addons and --allow-fs-read/,
+    )
+    for (const message of [withoutAddons, withPermissions]) expect(message).not.toContain('not installed')
+  })
+
+  it('tells a bundle what to do: external, or the binary beside it', () => {
+    const message = messageOf({ isBundled: true })
+    expect(message).toContain('mark spikenorm as external')
+    expect(message).toContain('copy spikenorm.linux-x64-gnu.node from node_modules/spikenorm-linux-x64-gnu')
+    expect(message).not.toContain('not installed')
+  })
+
+  it('names the variable that names a wrong binary', () => {
+    expect(messageOf({ given: '/no.node' })).toBe(
+      'spikenorm: SPIKENORM_NATIVE_LIBRARY_PATH names /no.node, which does not exist; correct SPIKENORM_NATIVE_LIBRARY_PATH or unset it',
+    )
+    const broken = coded('ERR_DLOPEN_FAILED', '/no.node: file too short')
+    expect(messageOf({ given: '/no.node', failures: [broken] })).toContain('does not load: /no.node: file')
+  })
+
+  it('is one paragraph, and the doctor can take it apart', () => {
+    const failures: Partial<AddonFailure>[] = [
+      {},
+      { platform: 'freebsd-x64' },
+      { failures: [disabled] },
+      { failures: [disabled], hasPermissions: true },
+      { failures: [coded('ERR_ACCESS_DENIED', 'no')] },
+      { failures: [coded('ERR_DLOPEN_FAILED', 'first; second\nthird')] },
+      { given: '/a;/b' },
+      { isBundled: true },
+    ]
+    for (const failure of failures) {
+      const error = addonError({
+        platform: 'linux-x64-gnu',
+        failures: [notFound],
+        hasPermissions: false,
+        isBundled: false,
+        ...failure,
+      })
+      expect(error.message).not.toContain('\n')
+      expect(isAddonError(error)).toBe(true)
+      const { reason, remedy } = reasonAndRemedy(error)
+      expect(error.message).toBe(`spikenorm: ${reason}; ${remedy}`)
+      expect(remedy).toMatch(/^(install|build|start|mark|correct) /)
+    }
   })
 
   it.each([

@@ -9,40 +9,6 @@ import { basename, join, relative } from 'node:path'
 import { build, transform } from 'esbuild'
 
 const TARGET = 'node20'
-const LOADER = 'index.js'
-const LOADER_BASE = 'createRequire(import.meta.url)'
-
-/**
- * napi's loader: bundled as if it still stood in the package's root, where a build from source leaves the binary, and
- * with an error that says what to do.
- */
-const addon = (root) => ({
-  name: 'addon',
-  setup(builder) {
-    const loader = join(root, LOADER)
-    builder.onResolve({ filter: /^(\.\.?\/)+index\.js$/ }, ({ path, resolveDir, namespace }) => {
-      if (join(resolveDir, path) !== loader) return undefined
-      return { path: loader, namespace: namespace === 'addon' ? 'file' : 'addon' }
-    })
-    builder.onLoad({ filter: /./, namespace: 'addon' }, () => ({
-      resolveDir: root,
-      contents: `
-        import { missingAddon } from './src/missing-addon.js'
-        try {
-          module.exports = require('./${LOADER}')
-        } catch (error) {
-          throw missingAddon(error)
-        }`,
-    }))
-    builder.onLoad({ filter: /[\\/]index\.js$/ }, ({ path }) => {
-      if (path !== loader) return undefined
-      const code = readFileSync(path, 'utf8')
-      if (!code.includes(LOADER_BASE)) throw new Error(`${LOADER} has no ${LOADER_BASE} to put right`)
-      return { contents: code.replace(LOADER_BASE, `createRequire(__dirname + '/../${LOADER}')`) }
-    })
-  },
-})
-
 /** Every file that `entries` load, directly or not, by the metafile's names. */
 function reachable(outputs, entries) {
   const seen = new Set()
@@ -97,7 +63,6 @@ export async function bundle({ root, manifest, libraries, programs }) {
         join(root, source),
       ]),
     ),
-    plugins: [addon(root)],
   })
   const { outputs } = metafile
   const inLibraries = reachable(
@@ -113,10 +78,9 @@ export async function bundle({ root, manifest, libraries, programs }) {
     let code = text
     for (const file of moved) code = code.replaceAll(`"./${file}"`, `"./${file.replace(/\.js$/, '.mjs')}"`)
     if (inLibraries.has(`dist/${name}`)) {
-      const options = { format: 'cjs', platform: 'node', target: TARGET, loader: 'js', logLevel: 'warning' }
-      files[name] = started((await transform(code, options)).code)
+      files[name] = await commonJs(withClassNames(code))
     } else {
-      files[name.replace(/\.js$/, '.mjs')] = withRequire(code)
+      files[name.replace(/\.js$/, '.mjs')] = withRequire(withClassNames(code))
     }
   }
   const exportedBy = Object.fromEntries(
@@ -125,13 +89,32 @@ export async function bundle({ root, manifest, libraries, programs }) {
   return { files, exportedBy, licences: licencesOf(root, metafile.inputs) }
 }
 
+/** `import.meta.url` becomes the file's path, or undefined in a bundle that has no such name. */
+async function commonJs(code) {
+  const path = `const HERE = typeof __filename === 'undefined' ? undefined : __filename\n`
+  const usesPath = code.includes('import.meta.url')
+  const { code: converted } = await transform(usesPath ? path + code : code, {
+    format: 'cjs',
+    platform: 'node',
+    target: TARGET,
+    loader: 'js',
+    logLevel: 'warning',
+    define: { 'import.meta.url': 'HERE' },
+  })
+  return converted
+}
+
 /**
- * Modules that esbuild starts when they are first needed are started with their file: an ES module sees of a CommonJS file
- * the values that its names have when it has run.
+ * Gives classes the names that they have in the sources. esbuild calls a class that refers to itself `_Tensor`, and a
+ * bundler of users may call it anything; its option keepNames would slow each call that makes a named closure.
  */
-function started(code) {
-  const starts = [...code.matchAll(/^var (init_\w+) = /gm)].map(([, name]) => `${name}();\n`)
-  return code + starts.join('')
+function withClassNames(code) {
+  const names = [...code.matchAll(/^(?:var |let |const )?(\w+) = class\b|^class (\w+)\b/gm)].map(
+    ([, assigned, declared]) => assigned ?? declared,
+  )
+  if (names.length === 0) return code
+  const rename = `Object.defineProperty(value, 'name', { value: name, configurable: true })`
+  return `${code}for (const [name, value] of Object.entries({ ${names.join(', ')} })) ${rename}\n`
 }
 
 /** CommonJS packages inside an ES module look for `require` when they load Node's own modules. */

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { didYouMean } from '../did-you-mean.js'
-import { missingAddon } from '../missing-addon.js'
+import { isAddonError } from '../missing-addon.js'
 /**
  * The command `spikenorm`. Each command is loaded when it is asked for, so that `--help`, `--version` and `doctor` work
  * where the addon does not load.
@@ -78,12 +78,9 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   process.exit(process.exitCode ?? 0)
 })
 
-/** What the loader of the addon says, and what the package's own loader makes of it. */
-const isAboutAddon = (error: unknown) => error instanceof Error && /native bin(ding|ary)/.test(error.message)
-
 /** Node 20 reports what a CommonJS module throws once more, although the import that met it was awaited. */
 process.on('unhandledRejection', (reason) => {
-  if (!isAboutAddon(reason)) throw reason
+  if (!isAddonError(reason)) throw reason
 })
 
 const argv = process.argv.slice(2)
@@ -91,9 +88,7 @@ main(argv).then(
   (code) => {
     if (code !== undefined) process.exitCode = code
   },
-  (thrown: Error) => {
-    // The package's own loader says what to do about a missing addon; the one that it is built from does not.
-    const error = /native binding/.test(thrown.message) ? missingAddon(thrown) : thrown
+  (error: Error) => {
     const isUsage = error instanceof UsageError
     const name = argv[0] !== undefined && Object.hasOwn(COMMANDS, argv[0]) ? argv[0] : undefined
     // What users can cause has a message that says all; of anything else, the place is needed too.

@@ -1,4 +1,4 @@
-// The addon, with answers of machines that are not here. NAPI_RS_NATIVE_LIBRARY_PATH makes the loader take this file.
+// The addon, with answers of machines that are not here. SPIKENORM_NATIVE_LIBRARY_PATH makes the loader take this file.
 
 const { SPIKENORM_TEST_ADDON: file, SPIKENORM_TEST_ALTERED: altered } = process.env
 const addon = require(file)

@@ -31,7 +31,7 @@ const about = ({ findings }: Report, what: Finding['about']) => findings.filter(
 function altered(answers: object): Record<string, string> {
   const file = readdirSync(ROOT).find((name) => name.endsWith('.node'))
   return {
-    NAPI_RS_NATIVE_LIBRARY_PATH: join(ROOT, 'test', 'cli', 'altered-addon.cjs'),
+    SPIKENORM_NATIVE_LIBRARY_PATH: join(ROOT, 'test', 'cli', 'altered-addon.cjs'),
     SPIKENORM_TEST_ADDON: join(ROOT, file as string),
     SPIKENORM_TEST_ALTERED: JSON.stringify(answers),
   }
@@ -179,7 +179,7 @@ describe.skipIf(!isEmulated || unavailable !== null)('with an emulated driver', 
 describe('a package that is broken', () => {
   function copyWithoutAddon(): string {
     const folder = temporaryFolder()
-    for (const name of ['src', 'index.js', 'package.json'])
+    for (const name of ['src', 'package.json'])
       cpSync(join(ROOT, name), join(folder, name), { recursive: true })
     return folder
   }

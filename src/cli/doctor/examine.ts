@@ -1,7 +1,6 @@
 /** Looks at everything there is, and says of what is missing or broken why and what to do. */
 import { statSync } from 'node:fs'
-import { SpikenormError } from '../../errors.js'
-import { missingAddon } from '../../missing-addon.js'
+import { isAddonError, reasonAndRemedy } from '../../missing-addon.js'
 import { type PackageOfThis, packageOfThis } from '../package.js'
 import type { CudaReport, DeviceReport, Finding, Report, SelfTest } from './report.js'
 import { describePlatform, isInContainer, loadedLibrary, nvidiaDriverVersion } from './system.js'
@@ -63,9 +62,9 @@ async function loadAddon(findings: Finding[]): Promise<Native | null> {
 
 /** What the package says of a binary that is missing or does not load, in two. */
 function whyNoAddon(thrown: unknown): Pick<Finding, 'reason' | 'remedy'> {
-  const { message } = thrown instanceof SpikenormError ? thrown : missingAddon(thrown)
-  const [reason, remedy] = message.split(/; (?=install|build)/) as [string, string]
-  return { reason: reason.replace('spikenorm: ', ''), remedy: sentence(remedy) }
+  if (!isAddonError(thrown)) throw thrown
+  const { reason, remedy } = reasonAndRemedy(thrown)
+  return { reason, remedy: sentence(remedy) }
 }
 
 function describeAddon(native: Native, own: PackageOfThis, findings: Finding[]) {
