@@ -74,7 +74,15 @@ function checkTools() {
   }
 }
 
-const native = ['Cargo.toml', 'Cargo.lock', 'build.rs', 'src/native', 'crates', 'package.json']
+const native = [
+  'Cargo.toml',
+  'Cargo.lock',
+  'build.rs',
+  'src/native',
+  'crates',
+  'scripts/build-native.mjs',
+  'package.json',
+]
 const steps = [
   {
     name: 'npm dependencies',
@@ -105,7 +113,6 @@ const steps = [
       'examples/digits',
       'test/support/reference.ts',
       'index.d.ts',
-      'index.js',
       'package.json',
       'scripts/build-dist.mjs',
       'scripts/package',
@@ -125,7 +132,7 @@ for (const step of steps) {
   if (step.isThere() && prepared[step.name] === fingerprint(step.inputs, surroundings)) continue
   console.error(`spikenorm: preparing ${step.name} …`)
   step.run()
-  // After the run: the native build rewrites index.js and index.d.ts.
+  // After the run: the native build rewrites index.d.ts.
   prepared[step.name] = fingerprint(step.inputs, surroundings)
   writeFileSync(stamps, JSON.stringify(prepared))
 }

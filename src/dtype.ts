@@ -100,7 +100,11 @@ export function bytesOf(dtype: DType): number {
   return { float64: 8, float32: 4, float16: 2, bfloat16: 2, uint8: 1, int64: 8 }[dtype]
 }
 
-/** The values in a buffer, from byte `offset` on; all there are unless `length` says how many. */
+/**
+ * The values in a buffer, from byte `offset` on; all there are unless `length` says how many.
+ *
+ * @internal Its inferred type would need TypeScript 5.7 of users.
+ */
 export function typedArrayOf(dtype: DType, buffer: ArrayBuffer, offset = 0, length?: number) {
   switch (dtype) {
     case 'float64':

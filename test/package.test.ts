@@ -39,7 +39,7 @@ afterAll(() => rmSync(work, { recursive: true, force: true }))
 describe('what is published', () => {
   const staged = stage({ root, out: join(work, 'stage'), binaries: [work] })
 
-  it('has one version in package.json, the lockfiles, Cargo.toml, the loader and the packages of binaries', () => {
+  it('has one version in package.json, the lockfiles, Cargo.toml and the packages of binaries', () => {
     expect(wrongVersions(root, staged)).toEqual([])
     const [first] = staged.platforms
     first!.manifest.version = '9.9.9'

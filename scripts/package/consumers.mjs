@@ -1,4 +1,4 @@
-/** What users of the package do, done to an installed one: programs under several releases of Node, and TypeScript. */
+/** What users of the package do, done to an installed one: programs under several releases of Node. */
 import { spawnSync } from 'node:child_process'
 import { copyFileSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -7,7 +7,8 @@ const WINDOWS = process.platform === 'win32'
 export const PROGRAMS = ['first-program.mjs', 'first-program.cjs', 'one-instance.mjs', 'in-workers.mjs']
 const COLD_STARTS = 9
 
-function run(command, args, cwd, env = process.env) {
+/** @returns whether it succeeded, and all that it wrote */
+export function run(command, args, cwd, env = process.env) {
   const options = { cwd, env, encoding: 'utf8', shell: WINDOWS && command === 'npm' }
   const result = spawnSync(command, args, options)
   const output = `${result.stdout ?? ''}${result.stderr ?? ''}`.trim()
@@ -75,40 +76,4 @@ export function coldStart(root, folder, node) {
     times.forward.push(forward)
   }
   return Object.fromEntries(Object.entries(times).map(([name, values]) => [name, median(values)]))
-}
-
-/** How users compile, by name. Declarations of the package are checked too, and no types but its own are there. */
-const STRICT = {
-  strict: true,
-  noEmit: true,
-  skipLibCheck: false,
-  types: [],
-  target: 'es2022',
-  lib: ['es2022'],
-}
-const COMPILERS = {
-  nodenext: {
-    compilerOptions: { ...STRICT, module: 'nodenext', moduleResolution: 'nodenext' },
-    files: ['consumer.mts', 'consumer.cts', 'same-class.mts'],
-  },
-  node16: {
-    compilerOptions: { ...STRICT, module: 'node16', moduleResolution: 'node16' },
-    files: ['consumer.mts', 'consumer.cts', 'same-class.mts'],
-  },
-  bundler: {
-    compilerOptions: { ...STRICT, module: 'esnext', moduleResolution: 'bundler' },
-    files: ['consumer.mts'],
-  },
-}
-
-/** Compiles the consumers of test/package/. @returns what each way of resolving modules says */
-export function compile(root, folder) {
-  const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc')
-  for (const name of new Set(Object.values(COMPILERS).flatMap(({ files }) => files)))
-    copyFileSync(join(root, 'test', 'package', name), join(folder, name))
-  return Object.entries(COMPILERS).map(([name, config]) => {
-    const file = join(folder, `tsconfig.${name}.json`)
-    writeFileSync(file, JSON.stringify(config))
-    return { name, ...run(process.execPath, [tsc, '-p', file], folder) }
-  })
 }

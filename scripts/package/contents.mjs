@@ -47,7 +47,7 @@ function compare(files, required, allowed) {
 
 export const wrongContents = {
   main: (files) => compare(files, REQUIRED, ALLOWED),
-  binary: (files, { main }) => compare(files, [...DOCUMENTS, main], []),
+  binary: (files, { main }) => compare(files, [...DOCUMENTS, 'THIRD-PARTY-LICENSES.txt', main], []),
 }
 
 function wrongInEach(manifest) {

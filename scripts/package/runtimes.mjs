@@ -1,7 +1,7 @@
 /** The Node releases that the package is tried on: this one, and others that npm brings as packages. */
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { fetchedPackage } from './fetched.mjs'
 
 const WINDOWS = process.platform === 'win32'
 /** The oldest release that package.json's engines allow, and the newest with long-term support. */
@@ -15,27 +15,9 @@ const versionOf = (path) => {
 /** The Node of that release, fetched once into `cache`, or why there is none. */
 function fetched(cache, wanted) {
   const name = `node-${WINDOWS ? 'win' : process.platform}-${process.arch}`
-  const folder = join(cache, wanted)
-  const path = join(folder, 'node_modules', name, 'bin', WINDOWS ? 'node.exe' : 'node')
-  if (!existsSync(path)) {
-    mkdirSync(folder, { recursive: true })
-    writeFileSync(join(folder, 'package.json'), '{ "private": true }\n')
-    const quiet = [
-      '--no-save',
-      '--no-package-lock',
-      '--no-audit',
-      '--no-fund',
-      '--ignore-scripts',
-      '--loglevel=error',
-    ]
-    const run = spawnSync('npm', ['install', ...quiet, `${name}@${wanted}`], {
-      cwd: folder,
-      encoding: 'utf8',
-      shell: WINDOWS,
-    })
-    if (run.status !== 0)
-      return { reason: `npm has no ${name}@${wanted} here: ${run.stderr.trim().split('\n')[0]}` }
-  }
+  const { folder, reason } = fetchedPackage(cache, name, wanted)
+  if (reason) return { reason }
+  const path = join(folder, 'bin', WINDOWS ? 'node.exe' : 'node')
   const version = versionOf(path)
   return version ? { path, version } : { reason: `${name}@${wanted} does not run on this machine` }
 }

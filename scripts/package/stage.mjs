@@ -78,9 +78,12 @@ export function stage({ root, out, binaries }) {
   const platforms = readdirSync(join(out, 'npm')).map((name) => {
     const folder = join(out, 'npm', name)
     const own = readJson(join(folder, 'package.json'))
+    own.files.push('THIRD-PARTY-LICENSES.txt')
+    writeJson(join(folder, 'package.json'), own)
     const binary = findBinary(binaries, own.main)
     if (binary) copyFileSync(binary, join(folder, own.main))
-    copyFileSync(join(root, 'LICENSE'), join(folder, 'LICENSE'))
+    for (const notices of ['LICENSE', 'THIRD-PARTY-LICENSES.txt'])
+      copyFileSync(join(root, notices), join(folder, notices))
     return { name: own.name, folder, manifest: own, hasBinary: binary !== undefined }
   })
   const published = Object.fromEntries(

@@ -1,4 +1,4 @@
-/** The version stands in several files, because npm, cargo and the loader each read their own. */
+/** The version stands in several files, because npm and cargo each read their own. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { readJson } from './stage.mjs'
@@ -15,8 +15,6 @@ export function versions(root, staged) {
     /name = "(spikenorm[\w-]*)"\nversion = "([^"]+)"/g,
   ))
     found[`Cargo.lock, ${name}`] = version
-  for (const [, version] of read('index.js').matchAll(/bindingPackageVersion !== '([^']+)'/g))
-    found['index.js'] = version
   for (const { name, manifest } of staged.platforms) {
     found[`${name}/package.json`] = manifest.version
     found[`optionalDependencies, ${name}`] = staged.main.manifest.optionalDependencies[name]
