@@ -3,13 +3,16 @@
  * Brings a clone to the state where everything runs: npm dependencies, the native addon, the TypeScript build. Each
  * step is skipped when its inputs have not changed, so that running it again costs next to nothing.
  *
+ * With --dependency it is npm's script `prepare`: it builds the clone that npm makes to install from the repository's URL,
+ * where npm has installed the dependencies, and leaves a developer's clone alone.
+ *
  * Plain JavaScript without imports from npm: it runs before anything is installed.
  */
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
-import { delimiter, join, relative } from 'node:path'
+import { delimiter, isAbsolute, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -88,12 +91,12 @@ const steps = [
     name: 'npm dependencies',
     inputs: ['package-lock.json'],
     isThere: () => existsSync(join(root, 'node_modules', '.bin', isWindows ? 'tsc.cmd' : 'tsc')),
-    // Not `npm ci`: it refuses a lockfile without the packages of platforms that a registry mirror does not carry.
+    // No script of a dependency is needed here.
     run: () =>
       run(
         'npm',
-        ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error'],
-        'npm install failed; is the npm registry reachable?',
+        ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'],
+        'npm ci failed; is the npm registry reachable?',
       ),
   },
   {
@@ -124,10 +127,18 @@ const steps = [
   },
 ]
 
+/** Whether npm was started in this clone, and so by a developer; elsewhere it installs the clone as a dependency. */
+function isOfDeveloper() {
+  const way = relative(root, process.env.INIT_CWD ?? root)
+  return !way.startsWith('..') && !isAbsolute(way)
+}
+
+const isDependency = process.argv.includes('--dependency')
+if (isDependency && isOfDeveloper()) process.exit(0)
 checkTools()
 mkdirSync(join(root, '.cache'), { recursive: true })
 const prepared = existsSync(stamps) ? JSON.parse(readFileSync(stamps, 'utf8')) : {}
-for (const step of steps) {
+for (const step of isDependency ? steps.slice(1) : steps) {
   const surroundings = step.surroundings?.()
   if (step.isThere() && prepared[step.name] === fingerprint(step.inputs, surroundings)) continue
   console.error(`spikenorm: preparing ${step.name} …`)

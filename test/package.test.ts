@@ -1,6 +1,6 @@
 // The package's promises that need no installation; `npm run test:package` checks the rest on what is packed.
 
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -63,6 +63,27 @@ describe('what is published', () => {
     const again = stage({ root, out: join(work, 'again'), binaries: [binaries] })
     const found = again.platforms.filter(({ hasBinary }) => hasBinary).map(({ name }) => name)
     expect(found).toEqual(['spikenorm-darwin-arm64'])
+  })
+})
+
+describe('the workflows', () => {
+  const folder = join(root, '.github', 'workflows')
+  const workflows = readdirSync(folder).map(
+    (name) => [name, readFileSync(join(folder, name), 'utf8')] as const,
+  )
+
+  it.each(workflows)('%s pins actions by commit, with the version beside it', (_, text) => {
+    const used = [...text.matchAll(/uses: (.+)/g)].map(([, action]) => action)
+    expect(used.length).toBeGreaterThan(0)
+    for (const action of used) expect(action).toMatch(/^[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$/)
+  })
+
+  it.each(workflows)('%s installs what is locked', (_, text) => {
+    expect(text).not.toMatch(/npm (install|i) /)
+    for (const [command] of text.matchAll(/npm ci.*/g)) expect(command).toContain('--ignore-scripts')
+    for (const [command] of text.matchAll(/cargo install.*/g))
+      expect(command).toMatch(/--locked .*--version /)
+    for (const [command] of text.matchAll(/pip" install.*/g)) expect(command).toContain('--require-hashes')
   })
 })
 

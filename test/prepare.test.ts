@@ -23,25 +23,28 @@ function clone() {
   write('tools/npm', `#!/bin/sh\necho "$*" >> '${log}'\n`, 0o755)
   for (const tool of ['tools/cargo', 'tools/cc', 'cuda/nvcc'])
     write(tool, '#!/bin/sh\necho "release 13.0"\n', 0o755)
-  const prepare = (folders: string[], env: Record<string, string> = {}) => {
+  const start = (folders: string[], env: Record<string, string> = {}, args: string[] = []) => {
     rmSync(log, { force: true })
     const PATH = folders.map((folder) => join(root, folder)).join(delimiter)
     const script = join(root, 'scripts', 'prepare.mjs')
-    const { status, stderr } = spawnSync(process.execPath, [script], {
+    return spawnSync(process.execPath, [script, ...args], {
       env: { HOME: root, PATH, ...env },
       encoding: 'utf8',
     })
+  }
+  const prepare = (...given: Parameters<typeof start>) => {
+    const { status, stderr } = start(...given)
     expect(status, stderr).toBe(0)
     const asked = existsSync(log) ? readFileSync(log, 'utf8').trim().split('\n') : []
     return asked.map((line) => line.split(' ').at(line.startsWith('run') ? -1 : 0))
   }
-  return { prepare, write }
+  return { root, start, prepare, write }
 }
 
 describe.skipIf(process.platform === 'win32')('prepare', () => {
   it('does each step once, and again when what it is made from has changed', () => {
     const { prepare, write } = clone()
-    expect(prepare(['tools'])).toEqual(['install', 'build:native', 'build:ts'])
+    expect(prepare(['tools'])).toEqual(['ci', 'build:native', 'build:ts'])
     expect(prepare(['tools'])).toEqual([])
     write('crates/core/src/lib.rs', '// other')
     expect(prepare(['tools'])).toEqual(['build:native'])
@@ -56,5 +59,21 @@ describe.skipIf(process.platform === 'win32')('prepare', () => {
     expect(prepare(['tools', 'cuda'])).toEqual([])
     expect(prepare(['tools', 'cuda'], { SPIKENORM_CUDA_ARCHS: '80 90' })).toEqual(['build:native'])
     expect(prepare(['tools', 'cuda'], { SPIKENORM_NO_CUDA: '1' })).toEqual(['build:native'])
+  })
+
+  it('as a dependency it builds, with the dependencies that npm has installed; for a developer it does nothing', () => {
+    const { root, prepare } = clone()
+    const startedIn = (INIT_CWD: string) => prepare(['tools'], { INIT_CWD }, ['--dependency'])
+    expect(startedIn(root)).toEqual([])
+    expect(startedIn(join(root, 'scripts'))).toEqual([])
+    expect(startedIn(tmpdir())).toEqual(['build:native', 'build:ts'])
+  })
+
+  it('as a dependency it says what is needed where Rust is missing', () => {
+    const { root, start } = clone()
+    rmSync(join(root, 'tools', 'cargo'))
+    const { status, stderr } = start(['tools'], { INIT_CWD: tmpdir() }, ['--dependency'])
+    expect(status).toBe(1)
+    expect(stderr).toContain('install Rust 1.89 or later from https://rustup.rs')
   })
 })

@@ -89,6 +89,8 @@ export function stage({ root, out, binaries }) {
   const published = Object.fromEntries(
     Object.entries(manifest).filter(([field]) => !UNPUBLISHED.includes(field)),
   )
+  // Binaries have packages of their own; only an installation from the repository's URL brings one in this.
+  published.files = manifest.files.filter((name) => name !== '*.node')
   published.optionalDependencies = {
     ...manifest.optionalDependencies,
     ...Object.fromEntries(platforms.map(({ manifest: { name, version } }) => [name, version])),
