@@ -4,7 +4,13 @@ import { copyFileSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 const WINDOWS = process.platform === 'win32'
-export const PROGRAMS = ['first-program.mjs', 'first-program.cjs', 'one-instance.mjs', 'in-workers.mjs']
+export const PROGRAMS = [
+  'first-program.mjs',
+  'first-program.cjs',
+  'class-names.mjs',
+  'one-instance.mjs',
+  'in-workers.mjs',
+]
 const COLD_STARTS = 9
 
 /** @returns whether it succeeded, and all that it wrote */
