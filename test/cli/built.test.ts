@@ -50,6 +50,6 @@ describe.skipIf(!existsSync(main))('the built command (npm run build:ts makes it
     expect(stderr).toMatch(/^spikenorm convert: .*--key net.*\n$/)
     const bench = run(main, 'bench', '--device', 'cuda:99')
     expect(bench.status).toBe(2)
-    expect(bench.stderr).toMatch(/^bench: --device cuda:99: device: /)
+    expect(bench.stderr).toMatch(/^bench: --device cuda:99: (tensor: )?device: /)
   })
 })
