@@ -35,7 +35,7 @@ const BUNDLERS = {
     const bundle = await rollup({
       input: join(folder, input),
       plugins: [nodeResolve({ preferBuiltins: true }), commonjs()],
-      external: isWhole ? [] : ['spikenorm'],
+      external: isWhole ? [] : [/^spikenorm/],
       onwarn: ({ code, message }) => {
         if (code !== 'CIRCULAR_DEPENDENCY') throw new Error(message)
       },
