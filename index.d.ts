@@ -270,9 +270,6 @@ export declare function simdLevel(): string
 /** Frees every handle whose owner has been collected; returns how many are left. */
 export declare function sweep(): number
 
-/** `target += source`. In place. */
-export declare function tensorAccumulate(target: number, source: number): void
-
 /** A new tensor `a + b`. */
 export declare function tensorAdd(a: number, b: number): number
 
@@ -328,19 +325,25 @@ export declare function tensorOverArray(array: object, shape: Array<number>, dty
 /** Copies a tensor's bytes to `target`, an ArrayBuffer of as many that no tensor lies in. Waits for the device. */
 export declare function tensorRead(handle: number, target: object): void
 
-/**
- * Makes `target` another name of `source`'s memory: how a parameter keeps its identity when its module
- * changes dtype or device.
- */
-export declare function tensorReplace(target: number, source: number): void
-
 /** A view under another shape. */
 export declare function tensorReshape(handle: number, shape: Array<number>): number
 
 /** A view of row `index` of the leading axis, without that axis. */
 export declare function tensorRow(handle: number, index: number): number
 
+/** `target += source` for each pair. */
+export declare function tensorsAccumulate(targets: Array<number>, sources: Array<number>): void
+
+/** `target = source` for each pair, rounded where dtypes differ, from whatever device. */
+export declare function tensorsCopy(targets: Array<number>, sources: Array<number>): void
+
 export declare function tensorShape(handle: number): Array<number>
+
+/**
+ * Makes each target another name of its source's memory: how tensors keep their identity when their module changes
+ * dtype or device.
+ */
+export declare function tensorsReplace(targets: Array<number>, sources: Array<number>): void
 
 /**
  * Frees a handle and leaves its tensor's memory to an ArrayBuffer. Nothing, and the handle as it is, where the memory has

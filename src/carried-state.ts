@@ -1,4 +1,4 @@
-import type { Checkpoint } from './checkpoint.js'
+import { changed, made } from './rollback.js'
 import type { Tape, TapeEntry } from './tape.js'
 import type { Tensor } from './tensor.js'
 
@@ -13,12 +13,16 @@ export interface StatefulEntry<Entry> extends TapeEntry {
  * one before it, and backward hands the state's gradient over to that one. Used by NeuNorm and the neurons.
  */
 export class CarriedState<Entry extends StatefulEntry<Entry>> {
-  /** State after the last step, or `null` before the first. */
-  value: Tensor | null = null
+  #value: Tensor | null = null
   /** The forward that `value` came from, if a gradient may flow back to it. */
   #source: Entry | null = null
   /** What later calls have handed back, by pending forward: several may wait where backwards and forwards alternate. */
   readonly #gradients = new Map<Entry, Tensor>()
+
+  /** State after the last step, or `null` before the first. */
+  get value(): Tensor | null {
+    return this.#value
+  }
 
   /** The forward a new one links to. */
   get source(): Entry | null {
@@ -26,10 +30,23 @@ export class CarriedState<Entry extends StatefulEntry<Entry>> {
   }
 
   /** Goes on from the state after a forward; `entry` is `null` where it was not recorded. */
-  advance(value: Tensor, entry: Entry | null): void {
-    if (value !== this.value) this.value?.dispose()
-    this.value = value
+  advance(value: Tensor | null, entry: Entry | null): void {
+    const [oldValue, oldSource] = [this.#value, this.#source]
+    this.#value = value
     this.#source = entry
+    const isReplaced = value !== oldValue
+    if (isReplaced && value) made(value)
+    changed({
+      undo: () => {
+        if (isReplaced) value?.dispose()
+        this.#value = oldValue
+        this.#source = oldSource
+      },
+      release: () => {
+        if (isReplaced) oldValue?.dispose()
+      },
+      releases: oldValue,
+    })
   }
 
   /** Gradient that later calls have handed to `entry`, or `null`. */
@@ -46,43 +63,39 @@ export class CarriedState<Entry extends StatefulEntry<Entry>> {
     if (this.#gradients.get(entry) === gradient) this.#gradients.delete(entry)
     else this.#setGradient(entry, null)
     tape.pop()
-    if (this.#source === entry) this.#source = null
+    if (this.#source === entry) this.detach()
     const { previous } = entry
-    // Pending still, on the tape or in the hands of a vjp: its saved values have not been freed.
-    if (previous?.saved && !previous.saved.isDisposed) this.#setGradient(previous, gradient)
+    // Pending on the tape, or in the hands of a vjp.
+    if (previous && !previous.isGone) this.#setGradient(previous, gradient)
     else gradient.dispose()
   }
 
   #setGradient(entry: Entry, gradient: Tensor | null): void {
-    this.#gradients.get(entry)?.dispose()
-    if (gradient) this.#gradients.set(entry, gradient)
-    else this.#gradients.delete(entry)
+    const before = this.gradientOf(entry)
+    if (before === gradient) return
+    const set = (value: Tensor | null) => {
+      if (value) this.#gradients.set(entry, value)
+      else this.#gradients.delete(entry)
+    }
+    set(gradient)
+    if (gradient) made(gradient)
+    changed({
+      undo: () => {
+        set(before)
+        gradient?.dispose()
+      },
+      release: () => before?.dispose(),
+      releases: before,
+    })
   }
 
   /** Keeps the value and lets no gradient flow back through it. */
   detach(): void {
-    this.#source = null
-  }
-
-  /** Undone by going back to the present value, which is shared, not copied: no forward writes to a state. */
-  checkpoint(): Checkpoint {
-    const source = this.#source
-    const value = this.value?.reshape(this.value.shape) ?? null
-    return {
-      undo: () => {
-        this.value?.dispose()
-        this.value = value
-        this.#source = source
-      },
-      release: () => value?.dispose(),
-    }
+    this.advance(this.#value, null)
   }
 
   reset(): void {
-    this.value?.dispose()
-    this.value = null
-    this.#source = null
-    for (const gradient of this.#gradients.values()) gradient.dispose()
-    this.#gradients.clear()
+    this.advance(null, null)
+    for (const entry of [...this.#gradients.keys()]) this.#setGradient(entry, null)
   }
 }

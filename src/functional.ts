@@ -1,5 +1,6 @@
 /** Whole-tree operations with SpikingJelly's names. */
-import type { Module, StepMode } from './module.js'
+import { Module, type StepMode } from './module.js'
+import { atomically } from './rollback.js'
 
 /**
  * Puts a net and all below it in a step mode, as `functional.set_step_mode`: all or nothing. Throws `ERR_STEP_MODE` if
@@ -8,15 +9,17 @@ import type { Module, StepMode } from './module.js'
 export function setStepMode(net: Module, mode: StepMode): void {
   const modules = net.modules()
   for (const module of modules) module.checkStepMode(mode)
-  for (const module of modules) module.stepMode = mode
+  atomically(() => {
+    for (const module of modules) module.stepMode = mode
+  })
 }
 
-/** Restores the initial state of every module and drops pending forwards, as `functional.reset_net`. */
+/** Restores the initial state of every module and drops pending forwards, as `functional.reset_net`: all or nothing. */
 export function resetNet(net: Module): void {
-  for (const module of net.modules()) module.reset()
+  Module.handDown('reset', net.modules())
 }
 
 /** Cuts the gradient chain through the state of every module, as `functional.detach_net`; values stay. */
 export function detachNet(net: Module): void {
-  for (const module of net.modules()) module.detach()
+  Module.handDown('detach', net.modules())
 }

@@ -5,8 +5,12 @@ type GradMode = 'default' | 'enabled' | 'disabled'
 
 let mode: GradMode = 'default'
 
+const AsyncFunction = (async () => {}).constructor
+
 function within<R>(wanted: GradMode, name: string, fn: () => R): R {
   callback(name, 'fn', fn)
+  // Before it has run at all, where that can be told.
+  if ((fn as object) instanceof AsyncFunction) throw asynchronous(name)
   const outer = mode
   mode = wanted
   let result: R
@@ -16,12 +20,18 @@ function within<R>(wanted: GradMode, name: string, fn: () => R): R {
     mode = outer
   }
   if (typeof (result as { then?: unknown } | null | undefined)?.then === 'function') {
-    throw new SpikenormError(
-      'ERR_ARGUMENT',
-      `${name}: expected a synchronous function; what it awaited ran outside of ${name}`,
-    )
+    // What becomes of it is of no interest any more, and must not end the process.
+    Promise.resolve(result).catch(() => {})
+    throw asynchronous(name)
   }
   return result
+}
+
+function asynchronous(name: string): SpikenormError {
+  return new SpikenormError(
+    'ERR_ARGUMENT',
+    `${name}: expected a synchronous function; what an asynchronous one awaits would run outside of ${name}`,
+  )
 }
 
 /**

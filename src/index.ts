@@ -33,6 +33,7 @@ export { Module, type StepMode, type Vjp } from './module.js'
 export * as nn from './nn/index.js'
 /** Optimisers and a learning-rate schedule, by the rules of `torch.optim`. */
 export * as optim from './nn/optim.js'
+export { Parameter } from './parameter.js'
 export {
   type LoadPyTorchOptions,
   loadPyTorch,
@@ -46,7 +47,6 @@ export {
   type DevicePointer,
   full,
   ones,
-  Parameter,
   Tensor,
   type TensorOptions,
   tensor,

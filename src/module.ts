@@ -1,13 +1,17 @@
 /** The base of every layer: parameters, modes, recording and state, with PyTorch's and SpikingJelly's names. */
-import { atomically, type Checkpoint, checkpointOf } from './checkpoint.js'
+import { type Conversion, Conversions } from './conversion.js'
 import { type Device, parseDevice } from './device.js'
 import { type DType, expectFloatDType, isDType, parameterDType } from './dtype.js'
 import { SpikenormError } from './errors.js'
+import { formatValue } from './format-value.js'
 import { enableGrad, isRecording } from './grad-mode.js'
 import { Saved } from './handle.js'
-import { type LoadResult, loadIntoModule } from './state-dict.js'
+import { isLibraryClass } from './library-classes.js'
+import { Parameter } from './parameter.js'
+import { atomically, changed } from './rollback.js'
+import { copiesOf, type LoadResult, loadIntoModule } from './state-dict.js'
 import type { Tape, TapeEntry } from './tape.js'
-import { expectTensor, type Parameter, type Tensor } from './tensor.js'
+import { expectTensor, Tensor } from './tensor.js'
 
 /** `'s'`: one time step a call. `'m'`: all steps at once, with a leading T. SpikingJelly's `step_mode`. */
 export type StepMode = 's' | 'm'
@@ -28,11 +32,18 @@ export interface Vjp {
  * its backward is written by hand.
  */
 export abstract class Module {
+  readonly #isLibraryClass: boolean
   #training = true
   #stepMode: StepMode = 's'
+  #isDisposed = false
   readonly #parameters = new Map<string, Parameter>()
   readonly #buffers = new Map<string, Tensor>()
   readonly #modules = new Map<string, Module>()
+
+  /** For subclasses. */
+  constructor() {
+    this.#isLibraryClass = isLibraryClass(new.target)
+  }
 
   /** Computes the output of {@link forward}; with `record`, keeps what backward needs. */
   protected abstract computeForward(x: Tensor, record: boolean): Tensor
@@ -48,26 +59,46 @@ export abstract class Module {
   forward(x: Tensor): Tensor {
     // As `naming` does, without its closure: this is called for every step of every layer.
     try {
+      if (this.#isDisposed) throw disposed()
       const input = expectTensor(undefined, 'input', x)
       const record = isRecording(this.#training)
-      if (this.#modules.size === 0) return this.computeForward(input, record)
-      return atomically(this, () => this.computeForward(input, record))
+      if (!record) this.tape?.skip()
+      // A layer of the library makes one native call, which changes nothing when it throws.
+      if (this.#isLibraryClass && this.#modules.size === 0) return this.computeForward(input, record)
+      return atomically(() => this.#checked('computeForward', this.computeForward(input, record)), settle)
     } catch (thrown) {
       throw this.#withName(thrown)
     }
   }
 
   /**
-   * Gradient of the input of the latest recorded forward, given that of its output; parameter gradients
-   * accumulate in `.grad`. T single-step forwards are followed by T backwards, latest first. Throws
-   * `ERR_NO_FORWARD` when nothing is pending.
+   * Gradient of the input of the latest recorded forward, given that of its output; parameter gradients accumulate
+   * in `.grad` once all of it has succeeded. T single-step forwards are followed by T backwards, latest first. Throws
+   * `ERR_NO_FORWARD` when nothing is pending. A backward that throws has changed nothing and can be called again.
    */
   backward(dy: Tensor): Tensor {
     try {
-      return this.computeBackward(expectTensor(undefined, 'dy', dy))
+      if (this.#isDisposed) throw disposed()
+      const gradient = expectTensor(undefined, 'dy', dy)
+      if (this.#isLibraryClass && this.isBackwardAtomic) return this.computeBackward(gradient)
+      return atomically(() => this.#checked('computeBackward', this.computeBackward(gradient)), settle)
     } catch (thrown) {
       throw this.#withName(thrown)
     }
+  }
+
+  /** @internal Whether the next backward of this layer alone changes nothing when it throws. */
+  protected get isBackwardAtomic(): boolean {
+    return false
+  }
+
+  /** What a module of a user's has returned. */
+  #checked(method: string, value: unknown): Tensor {
+    if (value instanceof Tensor) return value
+    throw new SpikenormError(
+      'ERR_ARGUMENT',
+      `${method}: expected to return a Tensor, got ${formatValue(value)}`,
+    )
   }
 
   /**
@@ -77,7 +108,8 @@ export abstract class Module {
    * the later call's comes first.
    */
   vjp(x: Tensor): Vjp {
-    const modules = [...new Set(this.modules())]
+    this.#expectUsable('vjp')
+    const modules = this.modules()
     const exchange = (entries: readonly (readonly TapeEntry[])[]) =>
       modules.map((module, i) => module.tape?.exchange(entries[i] ?? []) ?? [])
     let recorded: TapeEntry[][] | null = null
@@ -91,17 +123,21 @@ export abstract class Module {
             `${this.constructor.name}: vjp: the backward of this forward has been called before`,
           )
         }
-        // Throws where the module has been disposed of, and with it what was saved.
-        for (const parameter of this.parameters()) void parameter.id
-        pending = exchange(recorded)
-        let isDone = false
+        const entries = recorded
+        // Nobody else knows of them.
+        if (this.#isDisposed) for (const { saved } of entries.flat()) saved?.dispose()
+        pending = exchange(entries)
         try {
           const dx = this.backward(dy)
-          isDone = true
+          recorded = null
+          changed({
+            undo: () => {
+              recorded = entries
+            },
+          })
           return dx
         } finally {
-          const rest = exchange(pending)
-          recorded = isDone ? null : rest
+          exchange(pending)
         }
       }
       return { y, backward }
@@ -134,7 +170,21 @@ export abstract class Module {
 
   /** Training mode, or with `false` evaluation mode, for this module and all below it. Returns the module. */
   train(mode = true): this {
-    for (const module of this.modules()) module.#training = mode
+    if (typeof mode !== 'boolean') {
+      throw new SpikenormError(
+        'ERR_ARGUMENT',
+        `${this.constructor.name}: train: mode: expected true or false, got ${formatValue(mode)}`,
+      )
+    }
+    for (const module of this.modules()) {
+      const before = module.#training
+      module.#training = mode
+      changed({
+        undo: () => {
+          module.#training = before
+        },
+      })
+    }
     return this
   }
 
@@ -158,7 +208,13 @@ export abstract class Module {
 
   set stepMode(mode: StepMode) {
     this.checkStepMode(mode)
+    const before = this.#stepMode
     this.#stepMode = mode
+    changed({
+      undo: () => {
+        this.#stepMode = before
+      },
+    })
   }
 
   /** @internal Throws `ERR_STEP_MODE` if this module cannot be put in `mode`. */
@@ -174,86 +230,130 @@ export abstract class Module {
 
   // State
 
-  /** Restores the initial state and drops pending forwards. */
-  reset(): void {}
+  /** Restores the initial state and drops pending forwards, of this module and all below it. */
+  reset(): void {
+    Module.handDown('reset', this.children())
+  }
 
-  /** Keeps the state's value but lets no gradient flow further back through it. */
-  detach(): void {}
+  /** Keeps the state's value but lets no gradient flow further back through it, in this module and all below it. */
+  detach(): void {
+    Module.handDown('detach', this.children())
+  }
 
-  /** @internal What a forward of this module alone may change, to be put back if a forward around it fails. */
-  checkpoint(): Checkpoint {
-    return checkpointOf([...this.#buffers.values()])
+  /** @internal Resets or detaches modules that hand it down themselves, each once: all, or where one throws none. */
+  static handDown(what: 'reset' | 'detach', modules: readonly Module[]): void {
+    const outer = visited[what]
+    const seen = outer ?? new Set()
+    visited[what] = seen
+    try {
+      atomically(() => {
+        for (const module of modules) {
+          if (seen.has(module) || module.#isDisposed) continue
+          seen.add(module)
+          module[what]()
+        }
+      })
+    } finally {
+      visited[what] = outer
+    }
   }
 
   // Parameters and buffers
 
-  /** Makes `parameter` one of this module's, under `name`. Returns it. */
+  /** Makes `parameter` one of this module's, under `name`. Returns it. Throws `ERR_ARGUMENT` for what is no Parameter. */
   protected registerParameter(name: string, parameter: Parameter): Parameter {
+    if (!(parameter instanceof Parameter)) throw this.#notA('Parameter', name, parameter)
     this.#parameters.set(name, parameter)
     return parameter
   }
 
-  /** Makes `buffer` one of the tensors that are saved but not trained, under `name`. Returns it. */
+  /** Makes `buffer` one of the tensors that are saved but not trained, under `name`. Returns it. Throws `ERR_ARGUMENT` for what is no Tensor. */
   protected registerBuffer(name: string, buffer: Tensor): Tensor {
+    if (!(buffer instanceof Tensor)) throw this.#notA('Tensor', name, buffer)
     this.#buffers.set(name, buffer)
     return buffer
   }
 
-  /** Puts `module` below this one, under `name`. Returns it. Throws `ERR_ARGUMENT` for what is none. */
+  /** Puts `module` below this one, under `name`. Returns it. Throws `ERR_ARGUMENT` for what is no Module, and for one that this module is below. */
   protected registerModule<M extends Module>(name: string, module: M): M {
-    if (!(module instanceof Module)) {
-      throw new SpikenormError('ERR_ARGUMENT', `${this.constructor.name}: ${name}: expected a Module`)
+    if (!(module instanceof Module)) throw this.#notA('Module', name, module)
+    if (module.modules().includes(this)) {
+      throw new SpikenormError(
+        'ERR_ARGUMENT',
+        `${this.constructor.name}: ${name}: a module cannot be below itself`,
+      )
     }
     this.#modules.set(name, module)
     return module
   }
 
-  /** The modules directly below this one. */
+  #notA(kind: string, name: string, value: unknown): SpikenormError {
+    return new SpikenormError(
+      'ERR_ARGUMENT',
+      `${this.constructor.name}: ${name}: expected a ${kind}, got ${formatValue(value)}`,
+    )
+  }
+
+  /** The modules directly below this one, each once. */
   children(): Module[] {
-    return [...this.#modules.values()]
+    return [...new Set(this.#modules.values())]
   }
 
-  /** This module and all below it, parents first. */
+  /** This module and all below it, parents first, each once. */
   modules(): Module[] {
-    return [this, ...this.children().flatMap((child) => child.modules())]
+    const all = new Set<Module>()
+    this.#collect(all)
+    return [...all]
   }
 
-  /** `[name, parameter]` of this module and all below it, named as in PyTorch. */
+  #collect(all: Set<Module>): void {
+    if (all.has(this)) return
+    all.add(this)
+    for (const module of this.#modules.values()) module.#collect(all)
+  }
+
+  /** `[name, parameter]` of this module and all below it, named as in PyTorch; each parameter once, under its first name. */
   namedParameters(): [string, Parameter][] {
-    return this.#named((module) => module.#parameters)
+    return eachOnce(this.#named((module) => module.#parameters))
   }
 
-  /** The parameters of this module and all below it: what an optimiser takes. */
+  /** The parameters of this module and all below it, each once: what an optimiser takes. */
   parameters(): Parameter[] {
     return this.namedParameters().map(([, parameter]) => parameter)
   }
 
-  /** `[name, buffer]` of this module and all below it, named as in PyTorch. */
+  /** `[name, buffer]` of this module and all below it, named as in PyTorch; each buffer once, under its first name. */
   namedBuffers(): [string, Tensor][] {
-    return this.#named((module) => module.#buffers)
+    return eachOnce(this.#named((module) => module.#buffers))
   }
 
+  /** By every name, those of shared modules and parameters too. */
   #named<T>(own: (module: Module) => Map<string, T>, prefix = ''): [string, T][] {
     const named: [string, T][] = [...own(this)].map(([name, value]) => [prefix + name, value])
     for (const [name, module] of this.#modules) named.push(...module.#named(own, `${prefix}${name}.`))
     return named
   }
 
+  /** What the state dict is made of. */
+  #stateEntries(): [string, Tensor][] {
+    return [
+      ...this.#named<Tensor>((module) => module.#parameters),
+      ...this.#named((module) => module.#buffers),
+    ]
+  }
+
   /** Sets every gradient to `null`. */
   zeroGrad(): void {
-    for (const parameter of this.parameters()) {
-      parameter.grad?.dispose()
-      parameter.grad = null
-    }
+    for (const parameter of this.parameters()) parameter.zeroGrad()
   }
 
   /**
    * Parameters and buffers by PyTorch's names, as copies: a snapshot that later training leaves alone (PyTorch
-   * returns aliases). Step index and state are not part of it.
+   * returns aliases). What is shared is there under each of its names. Step index and state are not part of it.
    */
   stateDict(): Record<string, Tensor> {
-    const entries = [...this.namedParameters(), ...this.namedBuffers()]
-    return Object.fromEntries(entries.map(([name, value]) => [name, value.clone()]))
+    this.#expectUsable('stateDict')
+    return this.naming(() => copiesOf(this.#stateEntries()))
   }
 
   /**
@@ -261,16 +361,16 @@ export abstract class Module {
    * missing or unexpected key (unless `strict: false`) and on any wrong shape.
    */
   loadStateDict(dict: Record<string, Tensor>, { strict = true }: { strict?: boolean } = {}): LoadResult {
-    return this.naming(() =>
-      loadIntoModule([...this.namedParameters(), ...this.namedBuffers()], dict, strict),
-    )
+    this.#expectUsable('loadStateDict')
+    return this.naming(() => loadIntoModule(this.#stateEntries(), dict, strict))
   }
 
   /**
-   * Moves this module and all below it to a dtype or device, in place. Half types keep float32 parameters. Throws
-   * `ERR_ARGUMENT` while forwards are pending.
+   * Moves this module and all below it to a dtype or device, in place: all of it, or on an error nothing. Half types
+   * keep float32 parameters. Throws `ERR_ARGUMENT` while forwards are pending.
    */
   to(deviceOrDtype: Device | DType): this {
+    this.#expectUsable('to')
     const target: Conversion = isDType(deviceOrDtype)
       ? { dtype: parameterDType(expectFloatDType(deviceOrDtype)) }
       : { device: parseDevice(deviceOrDtype) }
@@ -283,9 +383,14 @@ export abstract class Module {
         )
       }
     }
-    // Everything is copied before anything changes: memory may run out half-way.
-    const commits = modules.map((module) => this.naming(() => module.convert(target)))
-    for (const commit of commits) commit()
+    const conversions = new Conversions(target)
+    try {
+      // Everything is copied before anything changes: memory may run out half-way.
+      for (const module of modules) module.naming(() => module.convert(conversions))
+      conversions.apply()
+    } finally {
+      conversions.dispose()
+    }
     return this
   }
 
@@ -299,18 +404,36 @@ export abstract class Module {
     return this.tape?.length ?? 0
   }
 
-  /** @internal Copies this module's own parameters, gradients and state; what it returns puts the copies in their places. */
-  protected convert(target: Conversion): () => void {
-    const grads = [...this.#parameters.values()].flatMap(({ grad }) => grad ?? [])
-    return conversionOf([...this.#parameters.values(), ...this.#buffers.values(), ...grads], target)
+  /** @internal Adds what this module itself has: parameters, gradients, buffers and state. */
+  protected convert(conversions: Conversions): void {
+    for (const parameter of this.#parameters.values()) {
+      conversions.add(parameter)
+      if (parameter.grad && !parameter.grad.isDisposed) conversions.add(parameter.grad)
+    }
+    for (const buffer of this.#buffers.values()) conversions.add(buffer)
   }
 
-  /** Frees parameters, gradients, buffers and what is pending, of this module and all below it. */
+  /** Throws `ERR_DISPOSED`, naming the module, where this one or one below it has been disposed of. */
+  #expectUsable(method: string): void {
+    const gone = this.modules().find((module) => module.#isDisposed)
+    if (gone) throw disposed().within(`${gone.constructor.name}: ${method}`)
+  }
+
+  /**
+   * Frees parameters, gradients, buffers and what is pending, of this module and all below it, by the `dispose` of each.
+   * Using one of them afterwards throws `ERR_DISPOSED`; `reset()` and disposing again do nothing.
+   */
   dispose(): void {
-    for (const module of this.modules()) {
-      module.reset()
-      for (const value of [...module.#parameters.values(), ...module.#buffers.values()]) value.dispose()
-    }
+    if (this.#isDisposed) return
+    this.#isDisposed = true
+    const parts = [
+      // What a module of a user's keeps for its backward.
+      () => !this.#isLibraryClass && this.reset(),
+      ...this.children().map((module) => () => module.#isDisposed || module.dispose()),
+      () => this.tape?.clear(),
+      ...[...this.#parameters.values(), ...this.#buffers.values()].map((value) => () => value.dispose()),
+    ]
+    forAll(parts)
   }
 
   /** `dispose()` at the end of a `using` block. */
@@ -319,23 +442,31 @@ export abstract class Module {
   }
 }
 
-/** What tensors are to become; int64 ones keep their dtype. */
-export interface Conversion {
-  dtype?: DType
-  device?: Device
+/** What has been reset or detached in the call that is going on. */
+const visited: Record<'reset' | 'detach', Set<Module> | null> = { reset: null, detach: null }
+
+/** The end of the outermost call: parameter gradients reach `.grad`. */
+const settle = () => Parameter.settle()
+
+function disposed(): SpikenormError {
+  return new SpikenormError('ERR_DISPOSED', 'the module has been disposed of')
 }
 
-/** Copies tensors; what it returns makes each of them its copy, keeping its identity. */
-export function conversionOf(tensors: readonly Tensor[], { dtype, device }: Conversion): () => void {
-  const pairs = tensors.map((tensor) => {
-    const moved = device === undefined ? tensor : tensor.to(device)
-    return [tensor, dtype === undefined || tensor.dtype === 'int64' ? moved : moved.to(dtype)] as const
-  })
-  return () => {
-    for (const [tensor, converted] of pairs) {
-      if (converted === tensor) continue
-      tensor.replaceWith(converted)
-      converted.dispose()
+/** Runs everything, and throws what the first that failed has thrown. */
+function forAll(bodies: readonly (() => unknown)[]): void {
+  const failures: unknown[] = []
+  for (const body of bodies) {
+    try {
+      body()
+    } catch (thrown) {
+      failures.push(thrown)
     }
   }
+  if (failures.length > 0) throw failures[0]
+}
+
+/** The entries whose value has not been before. */
+function eachOnce<T>(entries: readonly [string, T][]): [string, T][] {
+  const seen = new Set<T>()
+  return entries.filter(([, value]) => !seen.has(value) && seen.add(value))
 }

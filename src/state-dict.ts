@@ -10,6 +10,18 @@ export interface LoadResult {
   unexpectedKeys: string[]
 }
 
+/** A copy of each tensor, by name: of all, or on an error of none. */
+export function copiesOf(entries: readonly (readonly [string, Tensor])[]): Record<string, Tensor> {
+  const copies: [string, Tensor][] = []
+  try {
+    for (const [name, value] of entries) copies.push([name, value.clone()])
+  } catch (thrown) {
+    for (const [, copy] of copies) copy.dispose()
+    throw thrown
+  }
+  return Object.fromEntries(copies)
+}
+
 /** Copies `dict` into the named tensors of a module: everything is checked before anything is written. */
 export function loadIntoModule(
   targets: readonly [string, Tensor][],
@@ -40,7 +52,10 @@ export function loadIntoModule(
   if (problems.length > 0) {
     throw new SpikenormError('ERR_STATE_DICT', `loadStateDict: ${problems.join('; ')}`)
   }
-  for (const [target, source] of matched) target.copy_(source)
+  native.tensorsCopy(
+    matched.map(([target]) => target.id),
+    matched.map(([, source]) => source.id),
+  )
   return { missingKeys, unexpectedKeys }
 }
 

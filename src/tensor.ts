@@ -15,10 +15,11 @@ import {
 import { newArrayBuffer, newTensorBuffer } from './array-buffer.js'
 import { type Device, parseDevice } from './device.js'
 import { bytesOf, type DType, dtypeOfData, type TensorData, type TypedArray, typedArrayOf } from './dtype.js'
-import { type ErrorCode, SpikenormError } from './errors.js'
+import { SpikenormError } from './errors.js'
 import { nameOfClass } from './format-value.js'
 import { Handle, isHandle } from './handle.js'
 import { native } from './native.js'
+import { keepValues } from './rollback.js'
 import { extentsOf, inferExtent } from './shape.js'
 import { isInRange, readValues } from './tensor-data.js'
 
@@ -174,13 +175,15 @@ export class Tensor extends Handle {
    * Throws `ERR_SHAPE`.
    */
   copy_(source: Tensor): this {
-    native.tensorCopy(this.idFor('copy_'), expectTensor('copy_', 'source', source).idFor('copy_: source'))
+    const id = this.idFor('copy_')
+    const from = expectTensor('copy_', 'source', source).idFor('copy_: source')
+    keepValues(this)
+    native.tensorCopy(id, from)
     return this
   }
 
-  /** @internal Takes over another tensor's memory, dtype and device, keeping identity. */
-  replaceWith(other: Tensor): void {
-    native.tensorReplace(this.id, other.id)
+  /** @internal Told that it has become another tensor's memory, dtype and device natively. */
+  hasBeenReplaced(): void {
     this.#shape = undefined
     this.#dtype = undefined
     this.#device = undefined
@@ -281,56 +284,6 @@ export interface DevicePointer {
   stream?: bigint
 }
 
-/**
- * A tensor that is trained: `grad` accumulates in backward and is `null` before the first one and after `zeroGrad()`. Made
- * by modules; optimisers move its values.
- */
-export class Parameter extends Tensor {
-  #grad: Tensor | null = null
-
-  /**
-   * Gradient of the parameter's shape, dtype and device, or `null`. Setting it throws `ERR_DTYPE`, `ERR_SHAPE` or
-   * `ERR_DEVICE` where it is of another.
-   */
-  get grad(): Tensor | null {
-    return this.#grad
-  }
-
-  set grad(grad: Tensor | null) {
-    if (grad) {
-      const describe = ({ dtype, shape, device }: Tensor) => `${dtype} [${shape.join(', ')}] on ${device}`
-      const refuse = (code: ErrorCode) => {
-        throw new SpikenormError(code, `grad: expected ${describe(this)}, got ${describe(grad)}`)
-      }
-      if (grad.dtype !== this.dtype) refuse('ERR_DTYPE')
-      if (grad.shape.join() !== this.shape.join()) refuse('ERR_SHAPE')
-      if (grad.device !== this.device) refuse('ERR_DEVICE')
-    }
-    this.#grad = grad
-  }
-
-  /** @internal The native number of the gradient, 0 where there is none: what a backward adds to. */
-  get gradId(): number {
-    return this.#grad === null || this.#grad.isDisposed ? 0 : this.#grad.id
-  }
-
-  /** @internal Adds a native gradient, which is taken over or freed. */
-  accumulate(gradient: number): void {
-    if (this.#grad === null || this.#grad.isDisposed) {
-      this.#grad = new Tensor(gradient)
-    } else {
-      native.tensorAccumulate(this.#grad.id, gradient)
-      native.free(gradient)
-    }
-  }
-
-  /** Frees the parameter and its gradient. */
-  override dispose(): void {
-    this.#grad?.dispose()
-    super.dispose()
-  }
-}
-
 /** Type and place of a new tensor. */
 export interface TensorOptions {
   /** Taken from the data where it is a typed array; `'float32'` for numbers. */
@@ -424,13 +377,4 @@ export function expectTensor(where: string | undefined, name: string, value: unk
     value !== null && typeof value === 'object' && /^(Tensor|Parameter)$/.test(nameOfClass(value))
   const kind = isLike ? 'a Tensor of this library, not a proxy and not of another copy of it' : 'a Tensor'
   throw argumentError(where, name, kind, value)
-}
-
-/** @internal A new parameter filled with `value`. */
-export function newParameter(
-  shape: readonly number[],
-  value: number,
-  { dtype, device }: Required<TensorOptions>,
-): Parameter {
-  return new Parameter(native.tensorFull([...shape], value, dtype, device))
 }

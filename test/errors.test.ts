@@ -367,7 +367,7 @@ describe('states that only some calls can be refused in', () => {
     layer.dispose()
     expectCode('ERR_DISPOSED', () => layer.forward(input([2, 3, 2, 2])))
     expectCode('ERR_DISPOSED', () => layer.stateDict())
-    expectCode('ERR_NO_FORWARD', () => layer.backward(input([2, 3, 2, 2])))
+    expectCode('ERR_DISPOSED', () => layer.backward(input([2, 3, 2, 2])))
   })
 })
 

@@ -53,9 +53,12 @@ class Folding {
 
   constructor(net: Module, options: FoldNetOptions) {
     this.#options = options
-    for (const module of net.modules()) {
-      this.#occurrences.set(module, (this.#occurrences.get(module) ?? 0) + 1)
-    }
+    this.#count(net)
+  }
+
+  #count(module: Module): void {
+    this.#occurrences.set(module, (this.#occurrences.get(module) ?? 0) + 1)
+    for (const below of placesOf(module)) this.#count(below)
   }
 
   copy(module: Module, path: string): Module {
@@ -69,11 +72,11 @@ class Folding {
   #copy(module: Module, path: string): Module {
     switch (module.constructor) {
       case Sequential:
-        return inModeOf(module, new Sequential(...this.#chain(module.children(), path)))
+        return inModeOf(module, new Sequential(...this.#chain(placesOf(module), path)))
       case Residual:
         return inModeOf(module, new Residual(this.copy((module as Residual).module, join(path, 'module'))))
       case PerStep: {
-        const steps = module.children().map((step, t) => this.copy(step, join(path, t)))
+        const steps = placesOf(module).map((step, t) => this.copy(step, join(path, t)))
         return inModeOf(module, new PerStep(steps, { cyclic: (module as PerStep).cyclic }))
       }
       default:
@@ -137,6 +140,11 @@ class Folding {
       throw thrown
     }
   }
+}
+
+/** What is directly below a module, as often as it occurs there. */
+function placesOf(module: Module): Module[] {
+  return module instanceof Sequential || module instanceof PerStep ? [...module] : module.children()
 }
 
 /** A module of a chain: one of the original's, or what folding has made. */

@@ -16,15 +16,17 @@ import {
   wholeNumber,
 } from '../arguments.js'
 import { CarriedState, type StatefulEntry } from '../carried-state.js'
-import { type Checkpoint, combined } from '../checkpoint.js'
+import type { Conversions } from '../conversion.js'
 import type { Device } from '../device.js'
 import type { DType } from '../dtype.js'
 import { become, Handle, PENDING, Saved } from '../handle.js'
-import { isInitialising } from '../initialisation.js'
-import { type Conversion, conversionOf, Module, type StepMode } from '../module.js'
+import { drawUniform, isInitialising } from '../initialisation.js'
+import { Module, type StepMode } from '../module.js'
 import { madeAt, native } from '../native.js'
+import { newParameter, type Parameter } from '../parameter.js'
+import { isAtomic } from '../rollback.js'
 import { Tape } from '../tape.js'
-import { newParameter, type Parameter, Tensor } from '../tensor.js'
+import { Tensor } from '../tensor.js'
 
 /** Options of {@link NeuNorm}. */
 export interface NeuNormOptions {
@@ -118,8 +120,15 @@ export class NeuNorm extends Module {
     return this.#tape
   }
 
+  /** @internal */
+  protected override get isBackwardAtomic(): boolean {
+    return true
+  }
+
   protected override computeForward(x: Tensor, record: boolean): Tensor {
     const { value } = this.#state
+    // The native call makes the state it is given the next one.
+    const state = value && isAtomic() ? value.reshape(value.shape) : value
     const y = new Tensor(PENDING)
     const made = native.neuNormForward(
       y,
@@ -127,26 +136,39 @@ export class NeuNorm extends Module {
       x.id,
       this.stepMode === 'm',
       this.#w.id,
-      value?.id ?? 0,
+      state?.id ?? 0,
       record,
     )
     const saved = madeAt(made, 1)
     const entry = saved === 0 ? null : { saved: new Saved(saved), previous: this.#state.source }
     if (entry) this.#tape.push(entry)
-    this.#state.advance(value ?? new Tensor(madeAt(made, 2)), entry)
+    this.#state.advance(state ?? new Tensor(madeAt(made, 2)), entry)
     return become(y, madeAt(made, 0))
   }
 
   protected override computeBackward(dy: Tensor): Tensor {
     const entry = this.#tape.latest()
-    const carried = this.#state.gradientOf(entry)
+    const carried = this.#carriedTo(entry)
     const dx = new Tensor(PENDING)
-    const made = native.neuNormBackward(dx, entry.saved.id, dy.id, carried?.id ?? 0, this.#w.gradId, false)
-    entry.saved.forget()
+    const made = native.neuNormBackward(
+      dx,
+      entry.saved.id,
+      dy.id,
+      carried?.id ?? 0,
+      this.#w.gradId,
+      isAtomic(),
+    )
+    if (!isAtomic()) entry.saved.forget()
     this.#state.handBack(entry, carried ?? new Tensor(madeAt(made, 2)), this.#tape)
     const w = madeAt(made, 1)
     if (w !== 0) this.#w.accumulate(w)
     return become(dx, madeAt(made, 0))
+  }
+
+  /** The gradient that later calls have handed to `entry`, which the native call may overwrite. */
+  #carriedTo(entry: Entry): Tensor | null {
+    const carried = this.#state.gradientOf(entry)
+    return carried && isAtomic() ? carried.reshape(carried.shape) : carried
   }
 
   /** State to 0; pending forwards are dropped. */
@@ -159,28 +181,20 @@ export class NeuNorm extends Module {
     this.#state.detach()
   }
 
-  /** @internal */
-  override checkpoint(): Checkpoint {
-    return combined(super.checkpoint(), this.#state.checkpoint(), this.#tape.checkpoint())
-  }
-
   /** Draws the weight anew from U(±1/√(H·W)). */
   resetParameters(): void {
     const bound = 1 / Math.sqrt(this.height * this.width)
-    native.tensorUniform(this.#w.id, -bound, bound)
+    drawUniform(this.#w, bound)
   }
 
   /** @internal */
-  protected override convert(target: Conversion): () => void {
-    const own = super.convert(target)
-    const state = conversionOf(this.#state.value ? [this.#state.value] : [], target)
-    return () => {
-      own()
-      state()
-    }
+  protected override convert(conversions: Conversions): void {
+    super.convert(conversions)
+    if (this.#state.value) conversions.add(this.#state.value)
   }
 
   override dispose(): void {
+    this.#state.reset()
     super.dispose()
     this.#spec.dispose()
   }

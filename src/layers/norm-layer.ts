@@ -17,14 +17,17 @@ import {
   stepMode,
   wholeNumber,
 } from '../arguments.js'
-import { type Checkpoint, checkpointOf, combined } from '../checkpoint.js'
+import type { Conversions } from '../conversion.js'
 import type { Device } from '../device.js'
 import type { DType } from '../dtype.js'
 import { become, Handle, PENDING, Saved } from '../handle.js'
-import { type Conversion, conversionOf, Module, type StepMode } from '../module.js'
+import { fill } from '../initialisation.js'
+import { Module, type StepMode } from '../module.js'
 import { madeAt, native } from '../native.js'
+import { newParameter, Parameter } from '../parameter.js'
+import { changed, isAtomic, keepValues } from '../rollback.js'
 import { Tape } from '../tape.js'
-import { full, newParameter, Parameter, Tensor, type TensorOptions } from '../tensor.js'
+import { full, Tensor, type TensorOptions } from '../tensor.js'
 
 /** How many rows a small tensor has: none, one shared over time, or one per time step. */
 export type Rows = 'absent' | 'shared' | 'perStep'
@@ -248,9 +251,22 @@ export abstract class NormLayer extends Module {
     return this.#tape
   }
 
+  /** @internal */
+  protected override get isBackwardAtomic(): boolean {
+    // Gradients of several parameters come as one tensor, which is not added to theirs by the native call.
+    return this.#preset.weight !== 'perStep' || !(this.#tape.length > 0 && this.#tape.latest().steps > 1)
+  }
+
   protected override computeForward(x: Tensor, record: boolean): Tensor {
     const isMulti = this.stepMode === 'm'
     const firstStep = this.#step
+    const isPerStep = this.#preset.statistics === 'perStep'
+    const steps = isPerStep && isMulti ? (x.shape[0] as number) : 1
+    if (this.training && this.trackRunningStats && isAtomic()) {
+      for (const stack of [this.#runningMean, this.#runningVar, this.#counters]) {
+        if (stack) keepValues(stack.base)
+      }
+    }
     const y = new Tensor(PENDING)
     const made = native.normForward(
       y,
@@ -264,9 +280,7 @@ export abstract class NormLayer extends Module {
       this.#momentum,
       record,
     )
-    const isPerStep = this.#preset.statistics === 'perStep'
-    const steps = isPerStep && isMulti ? (x.shape[0] as number) : 1
-    if (isPerStep) this.#step = firstStep + steps
+    if (isPerStep) this.#moveTo(firstStep + steps)
     const saved = madeAt(made, 1)
     if (saved !== 0) this.#tape.push({ saved: new Saved(saved), firstStep, steps })
     return become(y, madeAt(made, 0))
@@ -285,9 +299,9 @@ export abstract class NormLayer extends Module {
       weight?.gradId ?? 0,
       bias?.gradId ?? 0,
       this.#scale?.gradId ?? 0,
-      false,
+      isAtomic(),
     )
-    saved.forget()
+    if (!isAtomic()) saved.forget()
     this.#tape.pop()
     // What has been added to a gradient is not returned.
     takeGradient(this.#weight, weight, madeAt(made, 1), entry)
@@ -299,62 +313,44 @@ export abstract class NormLayer extends Module {
 
   /** Step index to 0; pending forwards are dropped. Statistics and parameters stay. */
   override reset(): void {
-    this.#step = 0
+    this.#moveTo(0)
     this.#tape.clear()
   }
 
-  /** @internal */
-  override checkpoint(): Checkpoint {
-    const moves = this.training && this.trackRunningStats
-    const stacks = moves ? [this.#runningMean, this.#runningVar, this.#counters] : []
-    const step = this.#step
-    const index = {
+  #moveTo(step: number): void {
+    const before = this.#step
+    if (step === before) return
+    this.#step = step
+    if (!isAtomic()) return
+    changed({
       undo: () => {
-        this.#step = step
+        this.#step = before
       },
-      release() {},
-    }
-    // The stacks instead of the buffers, which are their rows.
-    const statistics = checkpointOf(stacks.flatMap((stack) => stack?.base ?? []))
-    return combined(statistics, this.#tape.checkpoint(), index)
+    })
   }
 
   /** Running statistics to mean 0 and variance 1, counters to 0. */
   resetRunningStats(): void {
-    if (this.#runningMean) native.tensorFill(this.#runningMean.base.id, 0)
-    if (this.#runningVar) native.tensorFill(this.#runningVar.base.id, 1)
-    if (this.#counters) native.tensorFill(this.#counters.base.id, 0)
+    if (this.#runningMean) fill(this.#runningMean.base, 0)
+    if (this.#runningVar) fill(this.#runningVar.base, 1)
+    if (this.#counters) fill(this.#counters.base, 0)
   }
 
   /** Parameters to their initial values (tdBN: the weight to alpha · vTh), running statistics likewise. */
   resetParameters(): void {
     this.resetRunningStats()
-    if (this.#weight) native.tensorFill(this.#weight.base.id, this.#initialWeight)
-    if (this.#bias) native.tensorFill(this.#bias.base.id, 0)
-    if (this.#scale) native.tensorFill(this.#scale.id, 1)
+    if (this.#weight) fill(this.#weight.base, this.#initialWeight)
+    if (this.#bias) fill(this.#bias.base, 0)
+    if (this.#scale) fill(this.#scale, 1)
   }
 
   /** @internal */
-  protected override convert(target: Conversion): () => void {
-    const own = super.convert(target)
-    const stacks = [this.#weight, this.#bias, this.#runningMean, this.#runningVar, this.#counters]
-    const present = stacks.filter((stack) => stack !== undefined)
-    const bases = conversionOf(
-      present.map(({ base }) => base),
-      target,
-    )
-    return () => {
-      own()
-      bases()
-      // Rows are views of the stack: make them views again of the converted one.
-      for (const { base, rows } of present) {
-        rows.forEach((row, t) => {
-          const view = new Tensor(native.tensorRow(base.id, t))
-          row.replaceWith(view)
-          view.dispose()
-        })
-      }
+  protected override convert(conversions: Conversions): void {
+    // Rows are views of the stack: they become views of the converted one.
+    for (const stack of [this.#weight, this.#bias, this.#runningMean, this.#runningVar, this.#counters]) {
+      if (stack) conversions.addWithRows(stack.base, stack.rows)
     }
+    super.convert(conversions)
   }
 
   override dispose(): void {
@@ -385,8 +381,11 @@ function takeGradient(
     only.accumulate(gradient)
     return
   }
-  for (let row = 0; row < steps; row++) {
-    stack.rows[firstStep + row]?.accumulate(native.tensorRow(gradient, row))
+  try {
+    for (let row = 0; row < steps; row++) {
+      stack.rows[firstStep + row]?.accumulate(native.tensorRow(gradient, row))
+    }
+  } finally {
+    native.free(gradient)
   }
-  native.free(gradient)
 }

@@ -22,4 +22,5 @@ mod random;
 mod runtime;
 mod state_dict;
 mod tensor;
+mod tensors;
 mod weak;

@@ -5,7 +5,7 @@ use spikenorm_core::{Backend, DType, Tensor, bail, element_count, show};
 
 use crate::device::{Device, Place, on_device};
 use crate::error::{Checked, Result, face};
-use crate::handles::{device_of, insert_tensor, replace, tensor};
+use crate::handles::{device_of, insert_tensor, tensor};
 
 pub fn shape_of(shape: &[i64]) -> Checked<Vec<usize>> {
     let mut extents = Vec::with_capacity(shape.len());
@@ -168,29 +168,9 @@ pub fn tensor_copy(target: f64, source: f64) -> Result<()> {
     })
 }
 
-/// `target += source`. In place.
-#[napi]
-pub fn tensor_accumulate(target: f64, source: f64) -> Result<()> {
-    face(|| {
-        with_tensor!(target, (backend, t) => {
-            let source = tensor(backend, "source", source)?;
-            source.expect_shape("source", &t.shape)?;
-            source.expect_dtype("source", t.dtype)?;
-            backend.accumulate(&t, &source)
-        })
-    })
-}
-
 #[napi]
 pub fn tensor_fill(target: f64, value: f64) -> Result<()> {
     face(|| with_tensor!(target, (backend, t) => backend.fill(&t, value)))
-}
-
-/// Makes `target` another name of `source`'s memory: how a parameter keeps its identity when its module
-/// changes dtype or device.
-#[napi]
-pub fn tensor_replace(target: f64, source: f64) -> Result<()> {
-    face(|| on_device!(device_of(source)?, backend => replace(backend, target, source)))
 }
 
 /// Checks that activations and the parameters beside them have dtypes that go together.

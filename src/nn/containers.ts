@@ -1,21 +1,23 @@
 /** Modules made of modules. */
-import { type Checkpoint, combined } from '../checkpoint.js'
 import { SpikenormError } from '../errors.js'
 import { enableGrad } from '../grad-mode.js'
 import { Module, type StepMode } from '../module.js'
 import { native } from '../native.js'
-import { Tape, type TapeEntry } from '../tape.js'
+import { atomically } from '../rollback.js'
+import { expectGradient, likenessOf, type OutputLike, Tape, type TapeEntry } from '../tape.js'
 import { Tensor } from '../tensor.js'
 import { declareOwn, isOwn } from './own-modules.js'
 
-/** How many forwards each module below had pending after one forward of the container. */
+/** What a forward of a container leaves for its backward. */
 interface Entry extends TapeEntry {
-  pending: ReadonlyMap<Module, number>
+  /** How many forwards each module below had pending after it. */
+  readonly pending: readonly (readonly [Module, number])[]
+  readonly output: OutputLike
 }
 
 /**
  * A container hands its mode, `reset` and `detach` down to all below it. Its backward first checks that everything
- * below is where its forward left it, so that it does not fail half-way.
+ * below is where its forward left it.
  */
 export abstract class Container extends Module {
   readonly #tape = new Tape<Entry>()
@@ -26,18 +28,17 @@ export abstract class Container extends Module {
   }
 
   override set stepMode(mode: StepMode) {
-    for (const module of this.modules()) module.checkStepMode(mode)
-    super.stepMode = mode
-    for (const child of this.children()) child.stepMode = mode
+    const [, ...below] = this.modules()
+    for (const module of [this, ...below]) module.checkStepMode(mode)
+    atomically(() => {
+      super.stepMode = mode
+      for (const module of below) module.stepMode = mode
+    })
   }
 
   /** @internal */
   protected override get tape() {
     return this.#tape
-  }
-
-  #below(): Module[] {
-    return this.modules().slice(1)
   }
 
   /** @internal Forward through what is below. */
@@ -49,15 +50,17 @@ export abstract class Container extends Module {
     if (!record) return this.chain(x)
     // Modules in eval mode inside (frozen ones) are recorded too: the gradient has to pass through them.
     const y = enableGrad(() => this.chain(x))
-    this.#tape.push({ pending: new Map(this.#below().map((module) => [module, module.pendingForwards])) })
+    const below = this.modules()
+    const pending = below.slice(1).map((module) => [module, module.pendingForwards] as const)
+    this.#tape.push({ pending, output: likenessOf(y) })
     return y
   }
 
   protected override computeBackward(dy: Tensor): Tensor {
-    const { pending } = this.#tape.latest()
-    for (const module of this.#below()) {
-      const expected = pending.get(module)
-      if (expected !== undefined && module.pendingForwards !== expected) {
+    const { pending, output } = this.#tape.latest()
+    expectGradient(dy, output)
+    for (const [module, expected] of pending) {
+      if (module.pendingForwards !== expected) {
         throw new SpikenormError(
           'ERR_NO_FORWARD',
           `backward: expected ${expected} pending forwards in ${module.constructor.name}, as after the forward, got ${module.pendingForwards}`,
@@ -71,18 +74,10 @@ export abstract class Container extends Module {
 
   /** Resets this container and all modules below it. */
   override reset(): void {
-    this.#tape.clear()
-    for (const child of this.children()) child.reset()
-  }
-
-  /** Detaches all modules below it. */
-  override detach(): void {
-    for (const child of this.children()) child.detach()
-  }
-
-  /** @internal */
-  override checkpoint(): Checkpoint {
-    return combined(super.checkpoint(), this.#tape.checkpoint())
+    atomically(() => {
+      this.#tape.clear()
+      super.reset()
+    })
   }
 }
 
@@ -99,12 +94,18 @@ function through(
   let isMadeByOwn = false
   for (const module of modules) {
     const own = isOwn(module)
-    const next = apply(module, current)
+    const used = current
+    const isFreed = isMadeByOwn && own
+    try {
+      current = apply(module, used)
+    } catch (thrown) {
+      if (isFreed) used.dispose()
+      throw thrown
+    }
     // A container of nothing returns what it was given.
-    const isSame = next === current
-    if (isMadeByOwn && own && !isSame) current.dispose()
+    const isSame = current === used
+    if (isFreed && !isSame) used.dispose()
     isMadeByOwn = own && (!isSame || isMadeByOwn)
-    current = next
   }
   return current
 }
@@ -166,20 +167,22 @@ export class Residual extends Container {
 
   /** @internal */
   protected override chain(x: Tensor): Tensor {
-    return addedTo(x, this.module.forward(x), this.module)
+    return addedTo(x, this.module.forward(x), isOwn(this.module))
   }
 
   /** @internal */
   protected override chainBackward(dy: Tensor): Tensor {
-    return addedTo(dy, this.module.backward(dy), this.module)
+    return addedTo(dy, this.module.backward(dy), isOwn(this.module))
   }
 }
 
-/** `outer + inner`; `inner` came from `module` for this sum. */
-function addedTo(outer: Tensor, inner: Tensor, module: Module): Tensor {
-  const sum = new Tensor(native.tensorAdd(outer.id, inner.id))
-  if (inner !== outer && isOwn(module)) inner.dispose()
-  return sum
+/** `outer + inner`; frees `inner` where it is nobody else's. */
+function addedTo(outer: Tensor, inner: Tensor, isFreed: boolean): Tensor {
+  try {
+    return new Tensor(native.tensorAdd(outer.id, inner.id))
+  } finally {
+    if (isFreed && inner !== outer) inner.dispose()
+  }
 }
 
 declareOwn(Sequential)

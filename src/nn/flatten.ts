@@ -1,8 +1,7 @@
 import { readOptions, type Signature, stepMode } from '../arguments.js'
-import { type Checkpoint, combined } from '../checkpoint.js'
 import { SpikenormError } from '../errors.js'
 import { Module, type StepMode } from '../module.js'
-import { Tape, type TapeEntry } from '../tape.js'
+import { expectGradient, likenessOf, type OutputLike, Tape, type TapeEntry } from '../tape.js'
 import type { Tensor } from '../tensor.js'
 
 /** Options of {@link Flatten}. */
@@ -14,8 +13,8 @@ export interface FlattenOptions {
 const SIGNATURE: Signature<FlattenOptions> = { leading: [], options: { stepMode } }
 
 interface Entry extends TapeEntry {
-  input: readonly number[]
-  output: readonly number[]
+  readonly input: readonly number[]
+  readonly output: OutputLike
 }
 
 /**
@@ -36,6 +35,11 @@ export class Flatten extends Module {
     return this.#tape
   }
 
+  /** @internal */
+  protected override get isBackwardAtomic(): boolean {
+    return true
+  }
+
   protected override computeForward(x: Tensor, record: boolean): Tensor {
     const leading = this.stepMode === 'm' ? 2 : 1
     if (x.shape.length < leading) {
@@ -47,18 +51,13 @@ export class Flatten extends Module {
     }
     const features = x.shape.slice(leading).reduce((product, extent) => product * extent, 1)
     const y = x.reshape([...x.shape.slice(0, leading), features])
-    if (record) this.#tape.push({ input: x.shape, output: y.shape })
+    if (record) this.#tape.push({ input: x.shape, output: likenessOf(y) })
     return y
   }
 
   protected override computeBackward(dy: Tensor): Tensor {
     const { input, output } = this.#tape.latest()
-    if (dy.shape.join() !== output.join()) {
-      throw new SpikenormError(
-        'ERR_SHAPE',
-        `dy: expected shape [${output.join(', ')}], got [${dy.shape.join(', ')}]`,
-      )
-    }
+    expectGradient(dy, output)
     const dx = dy.reshape(input)
     this.#tape.pop()
     return dx
@@ -67,10 +66,5 @@ export class Flatten extends Module {
   /** Pending forwards are dropped. */
   override reset(): void {
     this.#tape.clear()
-  }
-
-  /** @internal */
-  override checkpoint(): Checkpoint {
-    return combined(super.checkpoint(), this.#tape.checkpoint())
   }
 }

@@ -14,9 +14,9 @@ import {
   stepMode,
 } from '../arguments.js'
 import { CarriedState, type StatefulEntry } from '../carried-state.js'
-import { type Checkpoint, combined } from '../checkpoint.js'
+import type { Conversions } from '../conversion.js'
 import { Handle } from '../handle.js'
-import { type Conversion, conversionOf, Module, type StepMode } from '../module.js'
+import { Module, type StepMode } from '../module.js'
 import { madeAt, native } from '../native.js'
 import { Tape } from '../tape.js'
 import { Tensor } from '../tensor.js'
@@ -116,6 +116,11 @@ export abstract class Neuron extends Module {
     return this.#tape
   }
 
+  /** @internal */
+  protected override get isBackwardAtomic(): boolean {
+    return true
+  }
+
   protected override computeForward(x: Tensor, record: boolean): Tensor {
     const made = native.neuronForward(
       this.#spec.id,
@@ -150,21 +155,13 @@ export abstract class Neuron extends Module {
   }
 
   /** @internal */
-  override checkpoint(): Checkpoint {
-    return combined(super.checkpoint(), this.#state.checkpoint(), this.#tape.checkpoint())
-  }
-
-  /** @internal */
-  protected override convert(target: Conversion): () => void {
-    const own = super.convert(target)
-    const state = conversionOf(this.#state.value ? [this.#state.value] : [], target)
-    return () => {
-      own()
-      state()
-    }
+  protected override convert(conversions: Conversions): void {
+    super.convert(conversions)
+    if (this.#state.value) conversions.add(this.#state.value)
   }
 
   override dispose(): void {
+    this.#state.reset()
     super.dispose()
     this.#spec.dispose()
   }

@@ -20,6 +20,7 @@ import {
   ThresholdDependentBatchNorm2d,
   ThresholdDependentBatchNorm3d,
 } from '../layers/threshold-dependent-batch-norm.js'
+import { declareLibraryClasses, isLibraryClass } from '../library-classes.js'
 import { Module } from '../module.js'
 import { Conv2d } from './conv.js'
 import { Flatten } from './flatten.js'
@@ -28,7 +29,7 @@ import { Linear } from './linear.js'
 import { IFNode, LIFNode } from './neurons.js'
 import { AvgPool2d, MaxPool2d } from './pooling.js'
 
-const OWN = new Set<unknown>([
+declareLibraryClasses(
   BatchNorm1d,
   BatchNorm2d,
   BatchNorm3d,
@@ -50,19 +51,22 @@ const OWN = new Set<unknown>([
   LIFNode,
   AvgPool2d,
   MaxPool2d,
-])
+)
 
 // As they are now: a spy put in their place later sees tensors, and may keep them.
 const { forward, backward } = Module.prototype
 
 /** Adds a container, which is as trustworthy as what is in it. */
 export function declareOwn(container: unknown): void {
-  OWN.add(container)
+  declareLibraryClasses(container)
 }
 
 /** Whether `module` and all below it are exactly classes of this library, with no method replaced. */
 export function isOwn(module: Module): boolean {
-  return module
-    .modules()
-    .every((below) => OWN.has(below.constructor) && below.forward === forward && below.backward === backward)
+  return (
+    isLibraryClass(module.constructor) &&
+    module.forward === forward &&
+    module.backward === backward &&
+    module.children().every(isOwn)
+  )
 }

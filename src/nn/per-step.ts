@@ -1,9 +1,9 @@
 /** A module of its own for every time step: what per-step norms become when they are folded into the layer before. */
 import { boolean, readOptions, type Signature, stepMode } from '../arguments.js'
-import { type Checkpoint, combined } from '../checkpoint.js'
 import { SpikenormError } from '../errors.js'
 import type { Module, StepMode } from '../module.js'
 import { native } from '../native.js'
+import { changed } from '../rollback.js'
 import type { TapeEntry } from '../tape.js'
 import { Tensor, zeros } from '../tensor.js'
 import { Container } from './containers.js'
@@ -27,7 +27,6 @@ interface Recorded {
   /** Modules of the forward's steps, in order, and the step mode each was in. */
   readonly steps: readonly (readonly [Module, StepMode])[]
   readonly isMulti: boolean
-  readonly output: readonly number[]
 }
 
 /**
@@ -79,10 +78,20 @@ export class PerStep extends Container {
     const modules = this.#steps.slice(this.#step, this.#step + count)
     const steps = modules.map((module) => [module, module.stepMode] as const)
     const y = super.computeForward(x, record)
-    if (record) this.#recorded.set(this.tape.latest(), { steps, isMulti, output: y.shape })
-    this.#step += count
-    if (this.cyclic) this.#step %= this.T
+    if (record) this.#recorded.set(this.tape.latest(), { steps, isMulti })
+    const next = this.#step + count
+    this.#moveTo(this.cyclic ? next % this.T : next)
     return y
+  }
+
+  #moveTo(step: number): void {
+    const before = this.#step
+    this.#step = step
+    changed({
+      undo: () => {
+        this.#step = before
+      },
+    })
   }
 
   /** Number of time steps of an input, checked against those that are left. */
@@ -121,24 +130,9 @@ export class PerStep extends Container {
     return stepwise(x, modules, [...Array(x.shape[0]).keys()], forward)
   }
 
-  protected override computeBackward(dy: Tensor): Tensor {
-    const { output } = this.#latest()
-    if (dy.shape.join() !== output.join()) {
-      throw new SpikenormError(
-        'ERR_SHAPE',
-        `dy: expected shape [${output.join(', ')}], got [${dy.shape.join(', ')}]`,
-      )
-    }
-    return super.computeBackward(dy)
-  }
-
-  #latest(): Recorded {
-    return this.#recorded.get(this.tape.latest()) as Recorded
-  }
-
   /** @internal */
   protected override chainBackward(dy: Tensor): Tensor {
-    const { steps, isMulti } = this.#latest()
+    const { steps, isMulti } = this.#recorded.get(this.tape.latest()) as Recorded
     const backward = (t: number, step: Tensor) => {
       const [module, mode] = steps[t] as readonly [Module, StepMode]
       return ofOneStep(module, mode, step, (value) => module.backward(value))
@@ -151,33 +145,21 @@ export class PerStep extends Container {
   /** Step index to 0; pending forwards are dropped, and all modules below are reset. */
   override reset(): void {
     super.reset()
-    this.#step = 0
-  }
-
-  /** @internal */
-  override checkpoint(): Checkpoint {
-    const step = this.#step
-    const index = {
-      undo: () => {
-        this.#step = step
-      },
-      release() {},
-    }
-    return combined(super.checkpoint(), index)
+    this.#moveTo(0)
   }
 }
 
 /** Gives `module` one time step `[N, ...]` in the form its step mode asks for: as it is, or with T = 1 in front. */
 function ofOneStep(module: Module, mode: StepMode, step: Tensor, apply: (value: Tensor) => Tensor): Tensor {
   if (mode === 's') return apply(step)
-  const lifted = step.reshape([1, ...step.shape])
-  const result = apply(lifted)
-  const lowered = result.reshape(result.shape.slice(1))
-  if (isOwn(module)) {
-    lifted.dispose()
-    result.dispose()
+  const made = [step.reshape([1, ...step.shape])] as [Tensor, Tensor?]
+  try {
+    const result = apply(made[0])
+    made[1] = result
+    return result.reshape(result.shape.slice(1))
+  } finally {
+    if (isOwn(module)) for (const value of made) value?.dispose()
   }
-  return lowered
 }
 
 /**
@@ -191,25 +173,43 @@ function stepwise(
   apply: (t: number, step: Tensor) => Tensor,
 ): Tensor {
   let whole: Tensor | undefined
-  for (const t of order) {
-    const step = rowOf(values, t)
-    const result = apply(t, step)
-    whole ??= zeros([order.length, ...result.shape], { dtype: result.dtype, device: result.device })
-    if (result.dtype !== whole.dtype) {
-      throw new SpikenormError(
-        'ERR_DTYPE',
-        `step ${t}: expected ${whole.dtype}, as from the other steps, got ${result.dtype}`,
-      )
+  try {
+    for (const t of order) {
+      const step = rowOf(values, t)
+      let result: Tensor | undefined
+      try {
+        result = apply(t, step)
+        whole ??= zeros([order.length, ...result.shape], { dtype: result.dtype, device: result.device })
+        putRow(whole, t, result)
+      } finally {
+        if (isOwn(modules[t] as Module)) {
+          step.dispose()
+          result?.dispose()
+        }
+      }
     }
-    const place = rowOf(whole, t)
-    place.copy_(result)
-    place.dispose()
-    if (isOwn(modules[t] as Module)) {
-      step.dispose()
-      result.dispose()
-    }
+  } catch (thrown) {
+    whole?.dispose()
+    throw thrown
   }
   return whole as Tensor
+}
+
+/** `whole[t] = result`. */
+function putRow(whole: Tensor, t: number, result: Tensor): void {
+  if (result.dtype !== whole.dtype) {
+    throw new SpikenormError(
+      'ERR_DTYPE',
+      `step ${t}: expected ${whole.dtype}, as from the other steps, got ${result.dtype}`,
+    )
+  }
+  const place = rowOf(whole, t)
+  try {
+    // Not copy_: what it overwrites is nobody's.
+    native.tensorCopy(place.id, result.id)
+  } finally {
+    place.dispose()
+  }
 }
 
 /** `values[t]`, sharing its memory. */

@@ -1,5 +1,4 @@
 import { readOptions, type Signature, stepMode } from '../arguments.js'
-import { type Checkpoint, combined } from '../checkpoint.js'
 import { Handle } from '../handle.js'
 import { Module, type StepMode } from '../module.js'
 import { madeAt, native } from '../native.js'
@@ -67,6 +66,11 @@ export abstract class Pool2d extends Module {
     return this.#tape
   }
 
+  /** @internal */
+  protected override get isBackwardAtomic(): boolean {
+    return true
+  }
+
   protected override computeForward(x: Tensor, record: boolean): Tensor {
     const made = this.run(x, record)
     const saved = madeAt(made, 1)
@@ -83,11 +87,6 @@ export abstract class Pool2d extends Module {
   /** Pending forwards are dropped. */
   override reset(): void {
     this.#tape.clear()
-  }
-
-  /** @internal */
-  override checkpoint(): Checkpoint {
-    return combined(super.checkpoint(), this.#tape.checkpoint())
   }
 
   override dispose(): void {

@@ -1,15 +1,15 @@
 /** What convolution and the fully connected layer share: weight, bias, initialisation and the tape. */
 
 import { boolean, device, floatDType, type OptionChecks, placeOfParameters, stepMode } from '../arguments.js'
-import { type Checkpoint, combined } from '../checkpoint.js'
 import type { Device } from '../device.js'
 import type { DType } from '../dtype.js'
 import { Handle } from '../handle.js'
-import { isInitialising } from '../initialisation.js'
+import { drawUniform, isInitialising } from '../initialisation.js'
 import { Module, type StepMode } from '../module.js'
-import { madeAt, native } from '../native.js'
+import { madeAt } from '../native.js'
+import { newParameter, type Parameter } from '../parameter.js'
 import { Tape } from '../tape.js'
-import { newParameter, type Parameter, Tensor } from '../tensor.js'
+import { Tensor } from '../tensor.js'
 
 /** Options that {@link Linear} and {@link Conv2d} share. */
 export interface WeightedLayerOptions {
@@ -91,18 +91,13 @@ export abstract class WeightedLayer extends Module {
   /** Draws weight and bias anew as PyTorch does: both from U(±1/√fan_in). */
   resetParameters(): void {
     const bound = 1 / Math.sqrt(this.#fanIn)
-    native.tensorUniform(this.weight.id, -bound, bound)
-    if (this.bias) native.tensorUniform(this.bias.id, -bound, bound)
+    drawUniform(this.weight, bound)
+    if (this.bias) drawUniform(this.bias, bound)
   }
 
   /** Pending forwards are dropped. */
   override reset(): void {
     this.#tape.clear()
-  }
-
-  /** @internal */
-  override checkpoint(): Checkpoint {
-    return combined(super.checkpoint(), this.#tape.checkpoint())
   }
 
   override dispose(): void {

@@ -1,10 +1,13 @@
 /** What the optimisers share: parameters, the learning rate and the state dict. */
 
 import { notNegative, type OptionChecks } from '../../arguments.js'
+import { converted } from '../../conversion.js'
 import { SpikenormError } from '../../errors.js'
 import { formatValue } from '../../format-value.js'
-import { conversionOf, Module } from '../../module.js'
-import { Parameter, Tensor, tensor, zeros } from '../../tensor.js'
+import { Module } from '../../module.js'
+import { Parameter } from '../../parameter.js'
+import { atomically, changed, isAtomic, keepValues } from '../../rollback.js'
+import { Tensor, tensor, zeros } from '../../tensor.js'
 
 /** Options of every optimiser. */
 export interface OptimizerOptions {
@@ -100,6 +103,16 @@ export abstract class Optimizer {
 
   /** Moves every parameter that has a gradient. Throws having moved none. */
   step(): void {
+    const isPartOfCall = isAtomic()
+    try {
+      atomically(() => this.#step(isPartOfCall))
+    } catch (thrown) {
+      throw thrown instanceof SpikenormError ? thrown.within(`${this.constructor.name}: step`) : thrown
+    }
+  }
+
+  /** With `isPartOfCall` it may be undone after it has succeeded. */
+  #step(isPartOfCall: boolean): void {
     const moved: Moved[] = []
     for (const [index, parameter] of this.parameters.entries()) {
       const { grad } = parameter
@@ -107,34 +120,40 @@ export abstract class Optimizer {
       const isFirst = this.#slots[index] === null
       moved.push({ index, parameter, grad, buffers: this.#buffersOf(index, parameter), isFirst })
     }
-    if (moved.length === 0) return
-    try {
-      this.move(moved)
-    } catch (thrown) {
-      throw thrown instanceof SpikenormError ? thrown.within(`${this.constructor.name}: step`) : thrown
+    if (isPartOfCall) {
+      for (const { parameter, buffers } of moved)
+        for (const values of [parameter, ...buffers]) keepValues(values)
     }
-    for (const { index, buffers } of moved) this.#slots[index] = buffers
+    if (moved.length > 0) this.move(moved)
   }
 
   /** Buffers for a step, in the dtype and on the device of the parameter: its module may have been converted. */
   #buffersOf(index: number, parameter: Parameter): readonly Tensor[] {
     const { shape, dtype, device } = parameter
-    const buffers = this.#slots[index]
-    if (buffers) {
-      conversionOf(buffers, { dtype, device })()
-      return buffers
+    const before = this.#slots[index] ?? null
+    const buffers: Tensor[] = []
+    // Undone with the step, however far it has come.
+    changed({
+      undo: () => {
+        this.#slots[index] = before
+        for (const buffer of buffers) if (!before?.includes(buffer)) buffer.dispose()
+      },
+      release: () => {
+        for (const buffer of before ?? []) if (!buffers.includes(buffer)) buffer.dispose()
+      },
+    })
+    for (const [place, { isCount = false }] of this.buffers.entries()) {
+      const buffer = before?.[place]
+      if (buffer) buffers.push(converted(buffer, { dtype, device }))
+      else buffers.push(isCount ? zeros([], { dtype: 'int64', device }) : zeros(shape, { dtype, device }))
     }
-    return this.buffers.map(({ isCount = false }) =>
-      isCount ? zeros([], { dtype: 'int64', device }) : zeros(shape, { dtype, device }),
-    )
+    this.#slots[index] = buffers
+    return buffers
   }
 
   /** Sets every gradient to `null`. */
   zeroGrad(): void {
-    for (const parameter of this.parameters) {
-      parameter.grad?.dispose()
-      parameter.grad = null
-    }
+    for (const parameter of this.parameters) parameter.zeroGrad()
   }
 
   /**
@@ -172,20 +191,32 @@ export abstract class Optimizer {
     })
     const unexpected = Object.keys(dict).filter((key) => !known.has(key))
     if (unexpected.length > 0) throw this.#mismatch(`unexpected keys: ${unexpected.join(', ')}`)
-    const slots = sources.map((source, index) => {
-      const { dtype, device } = this.parameters[index] as Parameter
-      return (
-        source?.map((value, place) => {
-          const own = value.clone()
-          conversionOf([own], { dtype: this.buffers[place]?.isCount ? 'int64' : dtype, device })()
-          return own
-        }) ?? null
-      )
-    })
-    this.lr = lr
+    const checkedLr = notNegative(this.constructor.name, 'lr', lr)
+    const slots = this.#copiesOf(sources)
+    this.#lr = checkedLr
     for (const [index, slot] of slots.entries()) {
       for (const buffer of this.#slots[index] ?? []) buffer.dispose()
       this.#slots[index] = slot
+    }
+  }
+
+  /** Copies of buffers, each as its parameter is now: of all, or on an error of none. */
+  #copiesOf(sources: readonly (readonly Tensor[] | null)[]): (Tensor[] | null)[] {
+    const made: Tensor[] = []
+    try {
+      return sources.map((source, index) => {
+        const { dtype, device } = this.parameters[index] as Parameter
+        const copies = source?.map((value, place) => {
+          const kind = this.buffers[place]?.isCount ? 'int64' : dtype
+          const copy = converted(value, { dtype: kind, device })
+          made.push(copy === value ? value.clone() : copy)
+          return made.at(-1) as Tensor
+        })
+        return copies ?? null
+      })
+    } catch (thrown) {
+      for (const copy of made) copy.dispose()
+      throw thrown
     }
   }
 

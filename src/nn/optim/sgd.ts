@@ -1,6 +1,6 @@
 import { boolean, finiteNumber, notNegative, readOptions, type Signature } from '../../arguments.js'
 import { native } from '../../native.js'
-import type { Parameter } from '../../tensor.js'
+import type { Parameter } from '../../parameter.js'
 import {
   type BufferSpec,
   handles,
