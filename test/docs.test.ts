@@ -153,6 +153,35 @@ describe.each(['README.md', 'README.zh-CN.md'])('%s', (name) => {
     expect(blocks.length).toBeGreaterThan(1)
   })
 
+  it('names only scripts that package.json has, and says how to install from a clone before it is on npm', () => {
+    const { private: isPrivate, scripts } = JSON.parse(read('package.json')) as {
+      private?: boolean
+      scripts: Record<string, string>
+    }
+    const named = [...text.matchAll(/npm run ([\w:-]+)/g)].map(([, script]) => script!)
+    expect(named.filter((script) => !(script in scripts))).toEqual([])
+    const installs = [...text.matchAll(/npm install ([^\n`]+)/g)].map(([, what]) => what!)
+    if (isPrivate) expect(installs[0]).toContain('--install-links ../spikenorm')
+    expect(installs).toContain('spikenorm')
+  })
+
+  it('names the instruction sets that the kernels are compiled for, and no other', () => {
+    const named = text.match(/AVX[-\d]*|SSE[-\d.]*|NEON/g)
+    expect([...new Set(named)].sort()).toEqual(['AVX2', 'NEON'])
+    const levels = [...read('crates/cpu/src/simd.rs').matchAll(/"(AVX\S*|NEON)"/g)].map(([, level]) => level)
+    expect([...new Set(levels)].sort()).toEqual(['AVX2', 'NEON'])
+  })
+
+  it('names every package of TensorFlow.js that its programs import, where it says what to install', () => {
+    const imported = blocks.flatMap((code) =>
+      [...code.matchAll(/'(@tensorflow\/[\w-]+)'/g)].map(([, name]) => name!),
+    )
+    const [line] = text.match(/^npm install @tensorflow.*$/m) ?? []
+    expect(line?.split(' ').slice(2).sort()).toEqual([...new Set(imported)].sort())
+    const { peerDependencies } = JSON.parse(read('package.json')) as { peerDependencies: object }
+    expect(line?.split(' ')).toEqual(expect.arrayContaining(Object.keys(peerDependencies)))
+  })
+
   blocks.forEach((code, i) => {
     const title = code.split('\n').find((line) => line.trim() && !line.startsWith('import'))
 
