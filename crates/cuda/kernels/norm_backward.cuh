@@ -57,7 +57,9 @@ struct Differentiate {
     BackwardCoefficients<P> k;
     SPIKENORM_DEVICE P operator()(P x, P dy) const {
         const P centred = fused(k.inner, dy, -k.m1.high) - k.m1.low;
-        return k.outer * fused(-deviation(x, k.mean), k.m2, centred);
+        // Where m2 is 0, as under running statistics, dx does not depend on x: an infinite x must not make it NaN.
+        const P from_x = k.m2 != P(0) ? deviation(x, k.mean) : P(0);
+        return k.outer * fused(-from_x, k.m2, centred);
     }
 };
 
@@ -152,7 +154,7 @@ SPIKENORM_DEVICE BackwardCoefficients<P> backward_coefficients(const NormParams&
     return {row.mean,
             split_sum(P(0), mean.a),
             static_cast<P>(inner_gain<P>(p, step, channel)),
-            static_cast<P>(row.inverse * mean.b),
+            p.batch_statistics ? static_cast<P>(row.inverse * mean.b) : P(0),
             static_cast<P>(row.inverse * weight)};
 }
 

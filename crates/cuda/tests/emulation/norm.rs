@@ -217,6 +217,29 @@ fn a_value_that_is_not_finite_spoils_its_own_channel_only() {
 }
 
 #[test]
+fn under_running_statistics_dx_does_not_depend_on_the_input() {
+    let Some(emulator) = emulator() else { return };
+    let mut seed = 300;
+    for value in [f64::NAN, f64::INFINITY] {
+        for layout in [Layout::Contiguous, Layout::ChannelsLast] {
+            for variant in Variant::ALL {
+                seed += 1;
+                let data = Data::Broken { channel: 3, value };
+                let case =
+                    Case { variant, grid: grid(2, 4, 6, 9), layout, dtype: DType::F32, offset: 0, data };
+                let norm = NormCase::new(&case, seed);
+                assert!(norm.frozen.dx.iter().all(|dx| dx.is_finite()), "the reference is finite");
+                let device = small_device(64, 12 << 10);
+                for plan in some_of(norm.plans(CudaPass::Backward, &device), &mut Random::new(seed)) {
+                    let result = norm.check_backward(emulator, &plan, false, 2);
+                    result.unwrap_or_else(|why| panic!("{why}\n{case:?}\n{plan:?}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn time_steps_that_do_not_fit_together_take_several_launches() {
     let Some(emulator) = emulator() else { return };
     for (seed, variant) in Variant::ALL.into_iter().enumerate() {
