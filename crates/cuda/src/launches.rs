@@ -66,14 +66,12 @@ pub fn norm_launches(plan: &CudaPlan, params: &NormParams) -> Vec<Launch<NormPar
     if plan.sync != TeamSync::Launches {
         return vec![part(Phase::Both, (0, plan.grid.t))];
     }
-    let mut launches = Vec::new();
-    if plan.pass != CudaPass::Apply {
-        launches.extend(plan.launches().map(|steps| part(Phase::Sums, steps)));
+    let combination = |params: &NormParams| {
         let rows = match (plan.pass, params.statistics_stride) {
             (CudaPass::Forward, 0) => 1,
             _ => plan.grid.t,
         };
-        launches.push(Launch {
+        Launch {
             kernel: combine_kernel(pass, plan),
             params: params.launch(Phase::Sums, 0, plan.grid.t),
             blocks: (rows * plan.grid.c).div_ceil(COMBINE_THREADS),
@@ -81,9 +79,20 @@ pub fn norm_launches(plan: &CudaPlan, params: &NormParams) -> Vec<Launch<NormPar
             cluster: 1,
             cooperative: false,
             shared: 16,
-        });
+        }
+    };
+    let moves_running = plan.pass == CudaPass::Forward && params.running_mean != 0;
+    let mut launches = Vec::new();
+    if plan.pass != CudaPass::Apply {
+        launches.extend(plan.launches().map(|steps| part(Phase::Sums, steps)));
+        let without_running = NormParams { running_mean: 0, running_var: 0, counters: 0, ..*params };
+        launches.push(combination(if moves_running { &without_running } else { params }));
     }
     launches.extend(plan.launches().map(|steps| part(Phase::Apply, steps)));
+    if moves_running {
+        // Last of all, since a launch may fail: the running statistics move once nothing else can.
+        launches.push(combination(params));
+    }
     launches
 }
 

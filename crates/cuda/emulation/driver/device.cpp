@@ -1,7 +1,10 @@
 // Devices and contexts: an H200's figures, so that plans are the real ones.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
+#include <sstream>
 
 #include "call.h"
 
@@ -60,7 +63,32 @@ int driver_version() { return static_cast<int>(setting("SPIKENORM_EMULATED_DRIVE
 
 void complain(const std::string& what) { std::fprintf(stderr, "emulated CUDA driver: %s\n", what.c_str()); }
 
+namespace {
+
+// What a test has asked for while the process runs.
+struct Plan {
+    std::vector<std::string> functions;
+    int code = 0;
+    // Calls of these functions that pass, and that fail after those.
+    std::uint64_t passing = 0, failing = 0;
+};
+Plan asked;
+
+int asked_fault(const char* function) {
+    if (asked.failing == 0) return 0;
+    if (std::find(asked.functions.begin(), asked.functions.end(), function) == asked.functions.end()) return 0;
+    if (asked.passing > 0) {
+        --asked.passing;
+        return 0;
+    }
+    --asked.failing;
+    return asked.code;
+}
+
+}  // namespace
+
 int planned_fault(const char* function) {
+    if (const int code = asked_fault(function)) return code;
     const char* plan = std::getenv("SPIKENORM_EMULATED_FAULT");
     if (plan == nullptr) return 0;
     const std::size_t length = std::strlen(function);
@@ -74,6 +102,17 @@ int planned_fault(const char* function) {
 }  // namespace spikenorm::emulation::driver
 
 using namespace spikenorm::emulation::driver;
+
+// Lets `count` calls fail of the functions named, with spaces between, once `passing` calls of any of them have passed.
+// Returns how many failures asked for before have not been met.
+SPIKENORM_API std::uint64_t spikenorm_emulated_fail(const char* functions, int code, std::uint64_t passing,
+                                                    std::uint64_t count) {
+    std::lock_guard<std::recursive_mutex> lock(state().mutex);
+    const std::uint64_t left = asked.failing;
+    std::istringstream names(functions);
+    asked = {{std::istream_iterator<std::string>(names), {}}, code, passing, count};
+    return left;
+}
 
 SPIKENORM_API int cuInit(unsigned) {
     std::lock_guard<std::recursive_mutex> lock(state().mutex);

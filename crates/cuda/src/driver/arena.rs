@@ -107,7 +107,7 @@ impl Drop for Arena {
         // Replays may still be on their way. Where there is no stream any more, or no context, nothing is.
         if let Some(stream) = self.stream.upgrade() {
             stream.blocks.graphs_give_back(self.bytes());
-            let _ = stream.retire(Box::new(allocations));
+            stream.retire(Box::new(allocations));
         }
     }
 }

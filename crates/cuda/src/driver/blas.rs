@@ -9,7 +9,8 @@ use cudarc::driver::{CudaStream, result};
 use libloading::Library;
 use spikenorm_core::{DType, Error, ErrorCode, Result, bail};
 
-use super::{Cuda, driver_error};
+use super::Cuda;
+use super::stream::Stream;
 use crate::kit::{Matrix, Product};
 
 /// Names a file to load instead of the [`LIBRARIES`].
@@ -180,12 +181,11 @@ struct Workspace {
 }
 
 impl Workspace {
-    fn new(stream: &Arc<CudaStream>) -> Result<Self> {
-        stream.context().bind_to_thread().map_err(driver_error("binding the context"))?;
+    fn new(stream: &Stream) -> Result<Self> {
         // SAFETY: the context is bound, and the size is not zero.
-        let address = unsafe { result::malloc_sync(WORKSPACE_BYTES) }
-            .map_err(driver_error("allocating the workspace of cuBLAS"))?;
-        Ok(Self { address, stream: Arc::clone(stream) })
+        let ask = || unsafe { result::malloc_sync(WORKSPACE_BYTES) };
+        let address = stream.ask_again("allocating the workspace of cuBLAS", WORKSPACE_BYTES, ask)?;
+        Ok(Self { address, stream: Arc::clone(stream.raw()) })
     }
 }
 
@@ -209,7 +209,7 @@ struct Handle {
 unsafe impl Send for Handle {}
 
 impl Handle {
-    fn new(stream: &Arc<CudaStream>) -> Result<Self> {
+    fn new(stream: &Stream) -> Result<Self> {
         let api = Api::load()?;
         let workspace = Workspace::new(stream)?;
         let mut raw = std::ptr::null_mut();
@@ -219,7 +219,7 @@ impl Handle {
         // In this order: setting the stream takes the workspace away again.
         // SAFETY: the handle is alive, and so is the stream for as long as `workspace` holds it.
         handle.api.check("setting the stream", unsafe {
-            (handle.api.set_stream)(raw, stream.cu_stream().cast())
+            (handle.api.set_stream)(raw, stream.raw().cu_stream().cast())
         })?;
         // SAFETY: the workspace has that many bytes and is freed after the handle.
         handle.api.check("setting the workspace", unsafe {
@@ -304,7 +304,7 @@ impl Cuda {
                 Cuda,
                 "CUDA: cuBLAS cannot be started while a graph is captured: do the same once before the capture"
             ),
-            None => Handle::new(self.stream.raw())?,
+            None => Handle::new(&self.stream)?,
         };
         let handle = held.insert(handle);
         self.stream.uses([product.left.address, product.right.address, product.out.address])?;

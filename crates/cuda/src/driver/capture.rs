@@ -19,8 +19,8 @@ pub(super) struct Capture {
     pub(super) arena: Arc<Arena>,
     /// Words that the graph clears at its start; those of the device are used by others between replays.
     pub(super) words: Words,
-    /// Memory from outside that the graph uses, by address: it must stay as long as the graph.
-    used: Mutex<HashMap<u64, Arc<Block>>>,
+    /// Memory from outside that the graph uses, by the block: it must stay as long as the graph.
+    used: Mutex<HashMap<usize, Arc<Block>>>,
     kept: Mutex<Vec<Kept>>,
     frees: Mutex<Vec<u64>>,
 }
@@ -47,10 +47,10 @@ impl Stream {
     pub(super) fn uses(&self, addresses: impl IntoIterator<Item = u64>) -> Result<()> {
         let Some(capture) = self.capturing()? else { return Ok(()) };
         for address in addresses {
-            if let Some(block) = self.blocks.find(address).filter(|block| !capture.is_made_here(block)) {
+            for block in self.blocks.find(address).into_iter().filter(|block| !capture.is_made_here(block)) {
+                let key = Arc::as_ptr(&block) as usize;
                 // A block that was held already is dropped after the lock.
-                let held =
-                    capture.used.lock().unwrap_or_else(PoisonError::into_inner).insert(block.address, block);
+                let held = capture.used.lock().unwrap_or_else(PoisonError::into_inner).insert(key, block);
                 drop(held);
             }
         }
@@ -125,11 +125,10 @@ impl Cuda {
     /// the same thread.
     pub fn begin_capture(&self) -> Result<()> {
         let stream = &self.stream;
-        // What is being freed becomes available to the graph, and errors of earlier work are not taken for its.
-        stream.capturing()?;
-        if self.is_capturing() {
+        if stream.capturing()?.is_some() {
             bail!(Cuda, "CUDA: a graph is being captured already; captures do not nest");
         }
+        // What is being freed becomes available to the graph.
         stream.synchronize()?;
         let capture = Arc::new(Capture {
             thread: thread::current().id(),
@@ -145,6 +144,9 @@ impl Cuda {
         }
         let beginning = || driver_error("beginning a capture");
         stream.context().bind_to_thread().map_err(beginning())?;
+        // Other threads may have gone on since. What is on the stream ends before the capture begins: errors of
+        // earlier work are not taken for the graph's, and what the capture keeps is used by nothing else.
+        stream.raw().synchronize().map_err(beginning())?;
         let relaxed = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
         // SAFETY: the stream is alive and captures nothing.
         unsafe { result::stream::begin_capture(stream.raw().cu_stream(), relaxed) }.map_err(beginning())?;
@@ -159,21 +161,16 @@ impl Cuda {
 
     /// What has been captured since [`Self::begin_capture`].
     pub fn end_capture(&self) -> Result<Graph> {
-        let (capture, graph) = self.leave_capture()?;
-        let instantiate = |graph| {
+        let (capture, executable) = self.leave_capture(|graph| {
             let flags = sys::CUgraphInstantiate_flags(0);
-            // SAFETY: the graph has just been captured; it is copied, then destroyed once.
-            unsafe {
-                let executable = result::graph::instantiate(graph, flags);
-                let _ = result::graph::destroy(graph);
-                executable
-            }
-        };
-        let executable = self.stream.submit("making a graph", |_| instantiate(graph?))?;
+            // SAFETY: the graph has just been captured; what is made of it is a copy.
+            unsafe { result::graph::instantiate(graph, flags) }.map(Executable)
+        })?;
+        let executable = executable.map_err(driver_error("making a graph"))?;
         let used = std::mem::take(&mut *capture.used.lock().unwrap_or_else(PoisonError::into_inner));
         let kept = std::mem::take(&mut *capture.kept.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(Graph {
-            executable: Mutex::new(Executable(executable)),
+            executable: Mutex::new(executable),
             stream: Arc::clone(&self.stream),
             arena: Arc::clone(&capture.arena),
             _used: used.into_values().collect(),
@@ -181,17 +178,20 @@ impl Cuda {
         })
     }
 
-    /// Forgets what has been captured. Tensors made in the capture keep their memory and have no values.
+    /// Forgets what has been captured by this thread, if anything. Tensors made in the capture keep their memory
+    /// and have no values.
     pub fn cancel_capture(&self) {
-        if let Ok((_, Ok(graph))) = self.leave_capture() {
-            // SAFETY: the graph has just been captured, and nothing refers to it.
-            let _ = self.stream.submit("ending a capture", |_| unsafe { result::graph::destroy(graph) });
-        }
+        // There is none, or none of this thread.
+        drop(self.leave_capture(|_| Ok(())));
     }
 
-    /// Ends the capture: the outer error is there being none, the inner one the driver's.
+    /// Ends the capture and makes something of its graph before another capture can begin. The outer error is there
+    /// being no capture, the inner one the driver's.
     #[allow(clippy::type_complexity)]
-    fn leave_capture(&self) -> Result<(Arc<Capture>, std::result::Result<sys::CUgraph, DriverError>)> {
+    fn leave_capture<T>(
+        &self,
+        make: impl FnOnce(sys::CUgraph) -> std::result::Result<T, DriverError>,
+    ) -> Result<(Arc<Capture>, std::result::Result<T, DriverError>)> {
         let stream = &self.stream;
         if stream.capturing()?.is_none() {
             return Err(Error::new(ErrorCode::Cuda, "CUDA: no graph is being captured"));
@@ -200,17 +200,20 @@ impl Cuda {
         let Some(capture) = place.take() else {
             return Err(Error::new(ErrorCode::Cuda, "CUDA: no graph is being captured"));
         };
-        // SAFETY: the stream is alive and capturing, on this thread.
-        let graph = stream
-            .context()
-            .bind_to_thread()
-            .and_then(|()| unsafe { result::stream::end_capture(stream.raw().cu_stream()) });
+        let made = stream.context().bind_to_thread().and_then(|()| {
+            // SAFETY: the stream is alive and capturing, on this thread.
+            let graph = unsafe { result::stream::end_capture(stream.raw().cu_stream()) }?;
+            let made = make(graph);
+            // SAFETY: the graph has just been captured, and nothing refers to it any more.
+            let _ = unsafe { result::graph::destroy(graph) };
+            made
+        });
         drop(place);
         capture.words.clear();
         for address in std::mem::take(&mut *capture.frees.lock().unwrap_or_else(PoisonError::into_inner)) {
             stream.free(address);
         }
-        Ok((capture, graph))
+        Ok((capture, made))
     }
 }
 

@@ -24,6 +24,17 @@ pub fn open(ordinal: usize) -> Result<Arc<Cuda>> {
     Ok(device)
 }
 
+/// Ends the captures of this thread, on whatever device: for a thread that ends inside of one.
+pub fn cancel_captures() {
+    let open: Vec<Arc<Cuda>> = {
+        let devices = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        devices.iter().flat_map(HashMap::values).cloned().collect()
+    };
+    for device in open {
+        device.cancel_capture();
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
     pub index: usize,

@@ -4,7 +4,6 @@ use cudarc::driver::{CudaEvent, DriverError, result, sys};
 use spikenorm_core::{DType, Result, Tensor, bail, element_count};
 
 use super::memory::Source;
-use super::stream::Kept;
 use super::{Cuda, DeviceMemory};
 
 /// What the driver knows about an address.
@@ -33,8 +32,19 @@ impl Cuda {
         if bytes > 0 {
             self.check_pointer(address, bytes, dtype)?;
         }
-        let kept: Kept = keep_alive;
-        let memory = DeviceMemory::of(&self.stream, address, bytes, Source::External(Some(kept)));
+        // Memory of this library's own stays for as long as what looks at it.
+        let allocation = self.stream.blocks.find_allocation(address).filter(|_| bytes > 0);
+        if let Some(allocation) = &allocation {
+            let left = allocation.bytes - (address - allocation.address) as usize;
+            if left < bytes {
+                bail!(
+                    Argument,
+                    "pointer: expected {bytes} bytes from {address:#x}, its tensor's memory ends after {left}"
+                );
+            }
+        }
+        let source = Source::External { owner: Some(keep_alive), _allocation: allocation };
+        let memory = DeviceMemory::of(&self.stream, address, bytes, source);
         Ok(Tensor::new(memory, shape, dtype))
     }
 

@@ -18,6 +18,14 @@ impl KernelParams for NeuNormParams {}
 impl KernelParams for UnfoldParams {}
 
 impl Cuda {
+    /// Puts `launches` on the stream, in order. What can be known to fail fails before the first of them.
+    pub(super) fn launch_all<P: KernelParams>(&self, launches: &[Launch<P>]) -> Result<()> {
+        if launches.len() > 1 {
+            launches.iter().try_for_each(|launch| self.function(&launch.kernel).map(drop))?;
+        }
+        launches.iter().try_for_each(|launch| self.launch(launch))
+    }
+
     /// Puts `launch` on the stream. Its addresses must stay allocated until the stream has passed it, which
     /// memory freed on the same stream later does.
     pub(super) fn launch<P: KernelParams>(&self, launch: &Launch<P>) -> Result<()> {

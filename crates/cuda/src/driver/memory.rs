@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use cudarc::driver::result;
-use spikenorm_core::{DType, Result, Tensor};
+use spikenorm_core::{DType, Error, ErrorCode, Result, Tensor, show};
 
 use super::Cuda;
 use super::arena::Arena;
@@ -17,7 +17,11 @@ pub(super) enum Source {
     /// What a graph works in: given back for the rest of the capture, freed with the graph.
     Arena(Arc<Arena>),
     /// Somebody else's: let go when the stream has passed its last use.
-    External(Option<Kept>),
+    External {
+        owner: Option<Kept>,
+        /// The block of this library that the memory is part of, which stays as long.
+        _allocation: Option<Arc<Block>>,
+    },
 }
 
 /// Bytes on a device that go together. Graphs that use them hold on to them beside the tensors.
@@ -28,14 +32,23 @@ pub(super) struct Block {
     pub(super) source: Source,
 }
 
+impl Block {
+    fn holds(&self, address: u64) -> bool {
+        address.checked_sub(self.address).is_some_and(|offset| offset < self.bytes as u64)
+    }
+}
+
 impl Drop for Block {
     fn drop(&mut self) {
         self.stream.blocks.remove(self);
         match &mut self.source {
             Source::Pool => self.stream.free(self.address),
             Source::Arena(arena) => arena.give_back(self.address, self.bytes),
-            // Where the event cannot be recorded the context is gone, and nothing runs in it.
-            Source::External(kept) => drop(kept.take().map(|kept| self.stream.retire(kept))),
+            Source::External { owner, .. } => {
+                if let Some(owner) = owner.take() {
+                    self.stream.retire(owner);
+                }
+            }
         }
     }
 }
@@ -92,11 +105,19 @@ impl DeviceMemory {
 
 #[derive(Default)]
 struct Registry {
-    blocks: BTreeMap<u64, Weak<Block>>,
+    /// Blocks that this library has allocated, by address. None overlaps another.
+    allocations: BTreeMap<u64, Weak<Block>>,
+    /// Blocks of other owners by address, and to tell those of one address apart, by the block. They may lie
+    /// anywhere: over each other, and over the allocations above.
+    externals: BTreeMap<(u64, usize), Weak<Block>>,
     allocated: usize,
     peak: usize,
     /// Bytes of all graphs.
     in_graphs: usize,
+}
+
+fn external_key(block: &Block) -> (u64, usize) {
+    (block.address, std::ptr::from_ref(block) as usize)
 }
 
 /// Every block of a device by its address.
@@ -110,8 +131,10 @@ impl Blocks {
 
     fn add(&self, block: &Arc<Block>) {
         self.with(|registry| {
-            registry.blocks.insert(block.address, Arc::downgrade(block));
-            if !matches!(block.source, Source::External(_)) {
+            if matches!(block.source, Source::External { .. }) {
+                registry.externals.insert(external_key(block), Arc::downgrade(block));
+            } else {
+                registry.allocations.insert(block.address, Arc::downgrade(block));
                 registry.allocated += block.bytes;
                 registry.peak = registry.peak.max(registry.allocated);
             }
@@ -120,23 +143,33 @@ impl Blocks {
 
     fn remove(&self, block: &Block) {
         self.with(|registry| {
-            // Another tensor may lie over the same external memory.
-            if registry.blocks.get(&block.address).is_some_and(|held| std::ptr::eq(held.as_ptr(), block)) {
-                registry.blocks.remove(&block.address);
-            }
-            if !matches!(block.source, Source::External(_)) {
+            if matches!(block.source, Source::External { .. }) {
+                registry.externals.remove(&external_key(block));
+            } else {
+                registry.allocations.remove(&block.address);
                 registry.allocated -= block.bytes;
             }
         });
     }
 
-    /// The block that holds an address.
-    pub(super) fn find(&self, address: u64) -> Option<Arc<Block>> {
+    /// The block of this library that holds an address.
+    pub(super) fn find_allocation(&self, address: u64) -> Option<Arc<Block>> {
         let found = self.with(|registry| {
-            registry.blocks.range(..=address).next_back().and_then(|(_, block)| block.upgrade())
+            registry.allocations.range(..=address).next_back().and_then(|(_, block)| block.upgrade())
         })?;
         // A block that is not the one looked for may be dropped here, so not under the lock.
-        (address - found.address < found.bytes as u64).then_some(found)
+        found.holds(address).then_some(found)
+    }
+
+    /// All blocks that hold an address.
+    pub(super) fn find(&self, address: u64) -> Vec<Arc<Block>> {
+        let mut found = self.with(|registry| {
+            let before = registry.externals.range(..=(address, usize::MAX));
+            before.filter_map(|(_, block)| block.upgrade()).collect::<Vec<_>>()
+        });
+        found.retain(|block| block.holds(address));
+        found.extend(self.find_allocation(address));
+        found
     }
 
     /// Bytes in use now, and the most at any time.
@@ -164,14 +197,24 @@ impl Blocks {
 impl Cuda {
     /// New tensor with unspecified values.
     pub fn empty(&self, shape: &[usize], dtype: DType) -> Result<Tensor<DeviceMemory>> {
-        let count: usize = shape.iter().product();
-        Ok(Tensor::new(DeviceMemory::new(&self.stream, count * dtype.size())?, shape, dtype))
+        Ok(Tensor::new(DeviceMemory::new(&self.stream, bytes_of(shape, dtype)?)?, shape, dtype))
     }
 
     pub(super) fn zeros(&self, shape: &[usize], dtype: DType) -> Result<Tensor<DeviceMemory>> {
-        let bytes = shape.iter().product::<usize>() * dtype.size();
-        Ok(Tensor::new(DeviceMemory::zeroed(&self.stream, bytes)?, shape, dtype))
+        Ok(Tensor::new(DeviceMemory::zeroed(&self.stream, bytes_of(shape, dtype)?)?, shape, dtype))
     }
+}
+
+/// Bytes of a tensor of that shape; out of memory where no number can say them.
+fn bytes_of(shape: &[usize], dtype: DType) -> Result<usize> {
+    if shape.contains(&0) {
+        return Ok(0);
+    }
+    let bytes = shape.iter().try_fold(dtype.size(), |bytes, &extent| bytes.checked_mul(extent));
+    bytes.ok_or_else(|| {
+        let message = format!("CUDA: out of memory: a tensor of shape {} was asked for", show(shape));
+        Error::new(ErrorCode::OutOfMemory, message)
+    })
 }
 
 /// Where a tensor's first element lies.

@@ -27,7 +27,7 @@ mod words;
 pub use blas::{BlasReport, blas_report};
 pub use capture::Graph;
 pub use device::{Cuda, probe};
-pub use devices::{DeviceInfo, devices, open};
+pub use devices::{DeviceInfo, cancel_captures, devices, open};
 pub use event::Event;
 pub use memory::DeviceMemory;
 pub use pool::MemoryStats;

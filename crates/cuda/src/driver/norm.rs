@@ -112,7 +112,7 @@ impl Cuda {
             params.bias_out = address_of(saved.bias.as_ref());
             params.scale_out = address_of(saved.scale.as_ref());
         }
-        norm_launches(plan, &params).iter().try_for_each(|launch| self.launch(launch))?;
+        self.launch_all(&norm_launches(plan, &params))?;
         drop((scratch, statistics));
         Ok(NormOutput { y, saved })
     }
@@ -190,7 +190,7 @@ impl Cuda {
             scale_out: address_of(grads.scale.as_ref()),
             ..scratch.addresses(NormParams::new(spec, plan, saved.batch_statistics))
         };
-        norm_launches(plan, &params).iter().try_for_each(|launch| self.launch(launch))?;
+        self.launch_all(&norm_launches(plan, &params))?;
         Ok(grads)
     }
 }

@@ -49,16 +49,22 @@ fn trim(context: &CudaContext) -> Driver<()> {
 }
 
 impl Stream {
-    /// Memory on the stream. Out of memory, waits for what is being freed, gives back what the pool keeps
-    /// in pieces of the wrong size, and tries once more.
+    /// Memory on the stream.
     pub(super) fn allocate(&self, bytes: usize) -> Result<u64> {
         // SAFETY: the stream is alive, its context bound, and the size is not zero.
-        let ask = || self.submit("allocating memory", |raw| unsafe { result::malloc_async(raw, bytes) });
-        match ask() {
+        self.ask_again("allocating memory", bytes, || unsafe {
+            result::malloc_async(self.raw().cu_stream(), bytes)
+        })
+    }
+
+    /// Asks the driver for memory. Out of memory, waits for what is being freed, gives back what the pool keeps in
+    /// pieces of the wrong size, and asks once more.
+    pub(super) fn ask_again(&self, what: &str, bytes: usize, ask: impl Fn() -> Driver<u64>) -> Result<u64> {
+        match self.submit(what, |_| ask()) {
             Err(error) if error.code == ErrorCode::OutOfMemory => {
                 self.synchronize()?;
                 self.trim()?;
-                ask().map_err(|error| self.out_of_memory(error, bytes))
+                self.submit(what, |_| ask()).map_err(|error| self.out_of_memory(error, bytes))
             }
             result => result,
         }

@@ -3,7 +3,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError, sys};
@@ -22,9 +22,20 @@ pub(super) struct Stream {
     /// The capture in progress. Held for reading while work is handed to the driver, so that a capture
     /// begins and ends between two pieces of work.
     pub(super) capture: RwLock<Option<Arc<Capture>>>,
-    /// With the event after which each may go, oldest first.
-    retired: Mutex<VecDeque<(CudaEvent, Kept)>>,
+    retired: Mutex<Retired>,
 }
+
+/// What the stream may still use and nobody else does.
+#[derive(Default)]
+struct Retired {
+    /// With the event after which each may go, oldest first.
+    by_event: VecDeque<(CudaEvent, Kept)>,
+    /// Where no event could be recorded: each may go after the next wait for the whole stream.
+    without_event: Vec<Kept>,
+}
+
+/// The right to hand work to the driver: no capture begins or ends meanwhile.
+pub(super) type Turn<'a> = RwLockReadGuard<'a, Option<Arc<Capture>>>;
 
 impl Stream {
     pub(super) fn new(context: &Arc<CudaContext>) -> std::result::Result<Self, DriverError> {
@@ -48,8 +59,23 @@ impl Stream {
         self.context().ordinal()
     }
 
-    fn turn(&self) -> RwLockReadGuard<'_, Option<Arc<Capture>>> {
+    fn turn(&self) -> Turn<'_> {
         self.capture.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A turn in which this thread may do what no capture allows, with the context bound.
+    pub(super) fn turn_outside_captures(&self, what: &str) -> Result<Turn<'_>> {
+        let turn = self.turn();
+        check_thread(turn.as_ref())?;
+        if turn.is_some() {
+            let message = format!(
+                "CUDA: {what}: not possible while a graph is captured: nothing runs, so that no value can cross \
+                 between host and device; move it before or after the capture"
+            );
+            return Err(Error::new(ErrorCode::Cuda, message));
+        }
+        self.context().bind_to_thread().map_err(driver_error(what))?;
+        Ok(turn)
     }
 
     /// The capture of the calling thread; an error where another thread has one.
@@ -78,44 +104,96 @@ impl Stream {
         what: &str,
         work: impl FnOnce(sys::CUstream) -> std::result::Result<T, DriverError>,
     ) -> Result<T> {
-        let turn = self.turn();
-        check_thread(turn.as_ref())?;
-        if turn.is_some() {
-            let message = format!(
-                "CUDA: {what}: not possible while a graph is captured: nothing runs, so that no value can cross \
-                 between host and device; move it before or after the capture"
-            );
-            return Err(Error::new(ErrorCode::Cuda, message));
-        }
-        self.context().bind_to_thread().map_err(driver_error(what))?;
+        let _turn = self.turn_outside_captures(what)?;
         work(self.raw.cu_stream()).map_err(driver_error(what))
+    }
+
+    /// Hands over work that uses `host`, which is dropped when the stream has passed the work, whatever fails.
+    pub(super) fn submit_with<H: Any + Send + Sync>(
+        &self,
+        what: &str,
+        host: Box<H>,
+        work: impl FnOnce(sys::CUstream, &H) -> std::result::Result<(), DriverError>,
+    ) -> Result<()> {
+        let turn = self.turn_outside_captures(what)?;
+        // An error may be that of earlier work, with this one on the stream all the same.
+        let outcome = work(self.raw.cu_stream(), &host);
+        self.keep_until_passed(host);
+        drop(turn);
+        self.drop_retired();
+        outcome.map_err(driver_error(what))
+    }
+
+    /// Hands over work that uses memory of the host and waits for it in the same turn: in between, another
+    /// thread might begin a capture, which forbids waiting.
+    pub(super) fn submit_and_wait(
+        &self,
+        what: &str,
+        work: impl FnOnce(sys::CUstream) -> std::result::Result<(), DriverError>,
+    ) -> std::result::Result<(), Unfinished> {
+        let not_begun = |error| Unfinished { error, may_run: false };
+        let turn = self.turn_outside_captures(what).map_err(not_begun)?;
+        let handed_over = work(self.raw.cu_stream());
+        // A wait that fails is tried once more: only a device that is lost fails both.
+        let first = self.raw.synchronize();
+        let last = if first.is_ok() { Ok(()) } else { self.raw.synchronize() };
+        drop(turn);
+        self.drop_retired();
+        handed_over
+            .and(first)
+            .map_err(|error| Unfinished { error: driver_error(what)(error), may_run: last.is_err() })
     }
 
     /// Waits until everything submitted so far is done, and reports what went wrong in it.
     pub(super) fn synchronize(&self) -> Result<()> {
-        self.submit_outside_captures("waiting for the device", |_| self.raw.synchronize())?;
+        let what = "waiting for the device";
+        let turn = self.turn_outside_captures(what)?;
+        let passed = std::mem::take(&mut self.retired().without_event);
+        let outcome = self.raw.synchronize().map_err(driver_error(what));
+        drop(turn);
+        match outcome {
+            Ok(()) => drop(passed),
+            Err(_) => self.retired().without_event.extend(passed),
+        }
         self.drop_retired();
-        Ok(())
+        outcome
     }
 
     /// Drops `kept` when the stream has passed what is on it now.
-    pub(super) fn retire(&self, kept: Kept) -> Result<()> {
-        if let Some(capture) = self.turn().as_ref() {
-            // The graph may come to it again and again.
-            capture.keep(kept);
-            return Ok(());
+    pub(super) fn retire(&self, kept: Kept) {
+        let turn = self.turn();
+        match turn.as_ref() {
+            // The graph may come to it again and again; what was on the stream before the capture is done.
+            Some(capture) => capture.keep(kept),
+            None => self.keep_until_passed(kept),
         }
-        let event = self.submit("recording an event", |_| self.raw.record_event(None))?;
-        self.retired.lock().unwrap_or_else(PoisonError::into_inner).push_back((event, kept));
+        drop(turn);
         self.drop_retired();
-        Ok(())
+    }
+
+    /// Keeps something until the next wait for the whole stream succeeds, where nothing tells when it is passed.
+    pub(super) fn keep_until_waited(&self, kept: Kept) {
+        self.retired().without_event.push(kept);
+    }
+
+    /// The turn is the caller's, outside of captures.
+    fn keep_until_passed(&self, kept: Kept) {
+        let event = self.context().bind_to_thread().and_then(|()| self.raw.record_event(None));
+        match event {
+            Ok(event) => self.retired().by_event.push_back((event, kept)),
+            Err(_) => self.keep_until_waited(kept),
+        }
+    }
+
+    fn retired(&self) -> MutexGuard<'_, Retired> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn drop_retired(&self) {
         let mut past = Vec::new();
-        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        while retired.front().is_some_and(|(event, _)| event.is_complete()) {
-            past.extend(retired.pop_front());
+        let mut retired = self.retired();
+        while retired.by_event.front().is_some_and(|(event, _)| event.is_complete()) {
+            past.extend(retired.by_event.pop_front());
         }
         // What is dropped may come back here.
         drop(retired);
@@ -123,10 +201,19 @@ impl Stream {
     }
 }
 
+/// Work on the host's memory that failed.
+pub(super) struct Unfinished {
+    pub(super) error: Error,
+    /// Whether the device may still use the memory.
+    pub(super) may_run: bool,
+}
+
 impl Drop for Stream {
     fn drop(&mut self) {
-        // A failure means that the context is gone, and whatever ran in it.
-        let _ = self.raw.synchronize();
+        if self.raw.synchronize().is_err() {
+            // The context is gone, and whether its work has ended is unknown.
+            std::mem::forget(std::mem::take(&mut *self.retired()));
+        }
     }
 }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use cudarc::driver::{result, sys};
-use spikenorm_core::{DType, Result, Tensor};
+use spikenorm_core::{DType, Error, ErrorCode, Result, Tensor};
 
 use super::memory::address;
-use super::{Cuda, DeviceMemory};
+use super::stream::{Stream, Turn};
+use super::{Cuda, DeviceMemory, driver_error};
 
 /// Uploads up to this size are copied aside so that the host goes on at once; larger ones are waited for,
 /// which costs little beside the copy itself.
@@ -16,42 +17,57 @@ impl Cuda {
     /// New tensor from the host's bytes, which are the caller's again when this returns.
     pub fn upload(&self, bytes: &[u8], shape: &[usize], dtype: DType) -> Result<Tensor<DeviceMemory>> {
         // Said before the memory is taken from a graph's.
-        self.stream.submit_outside_captures("copying to the device", |_| Ok(()))?;
+        drop(self.stream.turn_outside_captures("copying to the device")?);
         let tensor = self.empty(shape, dtype)?;
         debug_assert_eq!(tensor.bytes(), bytes.len());
-        let copy = |bytes: &[u8]| {
-            // SAFETY: the tensor has as many bytes. A device that reads the host's memory directly may do so
-            // until the stream has passed the copy: the bytes outlive that, below.
-            self.stream.submit_outside_captures("copying to the device", |raw| unsafe {
-                result::memcpy_htod_async(address(&tensor), bytes, raw)
-            })
-        };
         if bytes.is_empty() {
             return Ok(tensor);
         }
+        let what = "copying to the device";
         if bytes.len() <= STAGED_BYTES {
-            let staged: Box<[u8]> = bytes.into();
-            // The heap does not move with the box.
-            copy(&staged)?;
-            self.stream.retire(Box::new(staged))?;
+            let mut staged = reserved(bytes.len())?;
+            staged.extend_from_slice(bytes);
+            // SAFETY: the tensor has as many bytes, and the staged ones outlive the copy: submit_with keeps them.
+            self.stream.submit_with(what, Box::new(staged), |raw, staged| unsafe {
+                result::memcpy_htod_async(address(&tensor), staged.as_slice(), raw)
+            })?;
         } else {
-            copy(bytes)?;
-            self.synchronize()?;
+            // SAFETY: the tensor has as many bytes, and the caller's outlive the wait. They do not outlive a copy
+            // whose wait fails twice, but then the device is lost and runs nothing any more.
+            let outcome = self.stream.submit_and_wait(what, |raw| unsafe {
+                result::memcpy_htod_async(address(&tensor), bytes, raw)
+            });
+            outcome.map_err(|unfinished| unfinished.error)?;
         }
         Ok(tensor)
     }
 
     /// Copies the values out.
     pub fn download(&self, x: &Tensor<DeviceMemory>) -> Result<Vec<u8>> {
-        let mut bytes = vec![0u8; x.bytes()];
-        if !bytes.is_empty() {
-            // SAFETY: the tensor's values lie within its memory, and `bytes` outlives the wait below.
-            self.stream.submit_outside_captures("copying from the device", |raw| unsafe {
-                result::memcpy_dtoh_async(&mut bytes, address(x), raw)
-            })?;
-            self.synchronize()?;
+        let count = x.bytes();
+        let mut bytes = reserved(count)?;
+        if count == 0 {
+            return Ok(bytes);
         }
-        Ok(bytes)
+        let to = bytes.as_mut_ptr().cast();
+        let outcome = self.stream.submit_and_wait("copying from the device", |raw| {
+            // SAFETY: the tensor's values lie within its memory and fit what has been reserved; `bytes` outlives
+            // the wait, and a copy whose wait fails: it is kept below.
+            unsafe { sys::cuMemcpyDtoHAsync_v2(to, address(x), count, raw) }.result()
+        });
+        match outcome {
+            Ok(()) => {
+                // SAFETY: the copy has written all of them.
+                unsafe { bytes.set_len(count) };
+                Ok(bytes)
+            }
+            Err(unfinished) => {
+                if unfinished.may_run {
+                    self.stream.keep_until_waited(Box::new(bytes));
+                }
+                Err(unfinished.error)
+            }
+        }
     }
 
     /// Copies bytes within the device, in stream order.
@@ -80,31 +96,52 @@ impl Cuda {
         }
         let what = "copying between devices";
         for stream in [source, &self.stream] {
-            stream.submit_outside_captures(what, |_| Ok(()))?;
+            drop(stream.turn_outside_captures(what)?);
         }
         let copy = self.empty(&x.shape, x.dtype)?;
         if x.is_empty() {
             return Ok(copy);
         }
+        let _turns = both_turns(source, &self.stream, what)?;
+        let (to, from) = (self.stream.raw(), source.raw());
         // The copy waits for the values, and whatever comes after them on their device waits for the copy.
-        let ready = source.submit_outside_captures(what, |_| source.raw().record_event(None))?;
-        self.stream.submit_outside_captures(what, |raw| {
-            self.stream.raw().wait(&ready)?;
-            // SAFETY: both tensors have that many bytes within their memory, in the contexts named.
-            unsafe {
+        let ready = from.record_event(None).map_err(driver_error(what))?;
+        let outcome = to.wait(&ready).and_then(|()| {
+            // SAFETY: both tensors have that many bytes within their memory, in the contexts named. What follows
+            // on the source's stream, freeing included, waits for the copy; where it cannot, the source is kept.
+            let status = unsafe {
                 sys::cuMemcpyPeerAsync(
                     address(&copy),
                     self.stream.context().cu_ctx(),
                     address(x),
                     source.context().cu_ctx(),
                     x.bytes(),
-                    raw,
+                    to.cu_stream(),
                 )
-            }
-            .result()
-        })?;
-        let done = self.stream.submit_outside_captures(what, |_| self.stream.raw().record_event(None))?;
-        source.submit_outside_captures(what, |_| source.raw().wait(&done))?;
+            };
+            let done = to.record_event(None)?;
+            from.wait(&done)?;
+            status.result()
+        });
+        if let Err(error) = outcome {
+            self.stream.keep_until_waited(Box::new(x.clone()));
+            return Err(driver_error(what)(error));
+        }
         Ok(copy)
     }
+}
+
+/// Room for that many bytes of the host.
+fn reserved(count: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(count).map_err(|_| {
+        Error::new(ErrorCode::OutOfMemory, format!("out of memory: {count} bytes of the host were asked for"))
+    })?;
+    Ok(bytes)
+}
+
+/// A turn on two streams, always taken in the same order.
+fn both_turns<'a>(a: &'a Arc<Stream>, b: &'a Arc<Stream>, what: &str) -> Result<[Turn<'a>; 2]> {
+    let [first, second] = if Arc::as_ptr(a) < Arc::as_ptr(b) { [a, b] } else { [b, a] };
+    Ok([first.turn_outside_captures(what)?, second.turn_outside_captures(what)?])
 }

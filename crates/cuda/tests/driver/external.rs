@@ -113,3 +113,92 @@ fn pointers_are_looked_at() {
     }
     assert_eq!(driver.free(address), 0);
 }
+
+#[test]
+fn a_graph_keeps_memory_that_others_have_looked_at() {
+    let Some(cuda) = device() else { return };
+    let looks = |x: &crate::support::CudaTensor| {
+        cuda.external(x.memory.address(), &[x.len()], DType::F32, Box::new(())).unwrap()
+    };
+    let (target, source) = (tensor(&cuda, &[0.0; 100]), tensor(&cuda, &[1.0; 100]));
+    // One that has gone before the capture, two that go after it, at the same address and within.
+    drop(looks(&target));
+    let views = [looks(&source), looks(&source).rows(50, 50)];
+    let (graph, ()) = cuda.capture(|| cuda.accumulate(&target, &source)).unwrap();
+    let address = target.memory.address();
+    drop((target, source, views));
+    cuda.synchronize().unwrap();
+    let _other: Vec<_> = (0..20).map(|_| tensor(&cuda, &[7.0; 100])).collect();
+    graph.replay().unwrap();
+    graph.replay().unwrap();
+    let seen = cuda.external(address, &[100], DType::F32, Box::new(())).unwrap();
+    drop(graph);
+    assert_eq!(values(&cuda, &seen), [2.0; 100]);
+}
+
+#[test]
+fn a_graph_keeps_every_owner_of_memory_that_overlaps() {
+    let Some(cuda) = device() else { return };
+    let driver = Driver::new(&cuda);
+    let address = driver.allocate(64);
+    driver.fill(address, THREE, 16, 0);
+    cuda.wait_for_stream(0).unwrap();
+    let gone: Vec<_> = (0..3).map(|_| Arc::new(AtomicBool::new(false))).collect();
+    let over = |index: usize, offset: u64, count: usize| {
+        let owner = Box::new(Owner(Arc::clone(&gone[index])));
+        cuda.external(address + 4 * offset, &[count], DType::F32, owner).unwrap()
+    };
+    // The same memory, and the same start with another end.
+    let externals = [over(0, 0, 16), over(1, 0, 16), over(2, 0, 4)];
+    let total = tensor(&cuda, &[0.0; 16]);
+    let (graph, ()) = cuda.capture(|| cuda.accumulate(&total, &externals[1])).unwrap();
+    drop(externals);
+    cuda.synchronize().unwrap();
+    let let_go = || gone.iter().map(|gone| gone.load(Ordering::SeqCst)).collect::<Vec<_>>();
+    assert!(let_go().iter().all(|gone| !gone), "the graph uses it");
+    graph.replay().unwrap();
+    assert_eq!(values(&cuda, &total), [3.0; 16]);
+    drop(graph);
+    cuda.synchronize().unwrap();
+    assert!(let_go().iter().all(|&gone| gone), "nothing uses it any more");
+    assert_eq!(driver.free(address), 0);
+}
+
+#[test]
+fn memory_of_ours_stays_while_others_look_at_it() {
+    let Some(cuda) = device() else { return };
+    let x = tensor(&cuda, &[1.0, 2.0, 3.0, 4.0]);
+    let address = x.memory.address();
+    let made = |count: usize| cuda.external(address + 4, &[count], DType::F32, Box::new(()));
+    let view = made(3).unwrap();
+    let error = made(4).err().expect("more than there is");
+    assert_eq!(error.code, ErrorCode::Argument, "{error}");
+    drop(x);
+    let _other: Vec<_> = (0..20).map(|_| tensor(&cuda, &[7.0; 4])).collect();
+    assert_eq!(values(&cuda, &view), [2.0, 3.0, 4.0]);
+    // In a capture, the graph's own memory.
+    let (graph, (y, view)) = cuda
+        .capture(|| {
+            let y = cuda.add(&view, &view)?;
+            let view = cuda.external(y.memory.address(), &[3], DType::F32, Box::new(()))?;
+            Ok((y, view))
+        })
+        .unwrap();
+    drop(y);
+    graph.replay().unwrap();
+    drop(graph);
+    assert_eq!(values(&cuda, &view), [4.0, 6.0, 8.0]);
+}
+
+#[test]
+fn values_that_overlap_by_address_are_read_before_they_are_written() {
+    let Some(cuda) = device() else { return };
+    let x = tensor(&cuda, &(0..64).map(|i| i as f32).collect::<Vec<_>>());
+    let over = |offset: u64| {
+        cuda.external(x.memory.address() + 4 * offset, &[60], DType::F32, Box::new(())).unwrap()
+    };
+    cuda.accumulate(&over(3), &over(1)).unwrap();
+    let expected: Vec<f32> =
+        (0..64).map(|i| if (3..63).contains(&i) { (i + i - 2) as f32 } else { i as f32 }).collect();
+    assert_eq!(values(&cuda, &x), expected);
+}

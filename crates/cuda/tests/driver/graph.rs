@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use spikenorm_core::kit::{LinearForward, LinearSpec};
 use spikenorm_core::norm::{Layout, NormForward, NormSpec, Rows, RunningUpdate, Statistics};
 use spikenorm_core::{DType, Error, ErrorCode, Grid, bail};
-use spikenorm_cuda::driver::{Cuda, Graph};
+use spikenorm_cuda::driver::{Cuda, Graph, cancel_captures, open};
 
 use crate::support::{CudaTensor, device, tensor, values};
 
@@ -318,4 +318,43 @@ fn graphs_go_between_threads() {
     let graph = accumulate_one(&cuda, &x);
     std::thread::spawn(move || graph.replay().unwrap()).join().unwrap();
     assert_eq!(values(&cuda, &x), [2.0; 4]);
+}
+
+#[test]
+fn a_thread_that_ends_in_a_capture_ends_it() {
+    let Some(cuda) = device() else { return };
+    let x = tensor(&cuda, &[1.0; 4]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            cuda.begin_capture().unwrap();
+            let _y = cuda.add(&x, &x).unwrap();
+            cancel_captures();
+        });
+    });
+    assert_eq!(values(&cuda, &cuda.add(&x, &x).unwrap()), [2.0; 4]);
+    // That of another thread stays.
+    let (graph, y) = cuda
+        .capture(|| {
+            std::thread::scope(|scope| scope.spawn(cancel_captures).join().unwrap());
+            cuda.add(&x, &x)
+        })
+        .unwrap();
+    graph.replay().unwrap();
+    assert_eq!(values(&cuda, &y), [2.0; 4]);
+}
+
+#[test]
+fn captures_on_two_devices_nest() {
+    let Some(cuda) = device() else { return };
+    let Ok(other) = open(1) else { return };
+    let (x, there) = (tensor(&cuda, &[1.0; 4]), tensor(&other, &[3.0; 4]));
+    let (graph, ((inner, z), y)) = cuda
+        .capture(|| {
+            let inner = other.capture(|| other.add(&there, &there))?;
+            Ok((inner, cuda.add(&x, &x)?))
+        })
+        .unwrap();
+    inner.replay().unwrap();
+    graph.replay().unwrap();
+    assert_eq!((values(&cuda, &y), values(&other, &z)), (vec![2.0; 4], vec![6.0; 4]));
 }

@@ -1,6 +1,6 @@
 //! The device of these tests, values on it, and tests that need a process with another environment.
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_char, c_void};
 use std::ops::Deref;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -79,6 +79,15 @@ impl Driver {
             unsafe { self.0.get::<unsafe extern "C" fn() -> u64>("spikenorm_emulated_live_allocations") };
         // SAFETY: as above.
         count.ok().map(|count| unsafe { count() })
+    }
+
+    /// Lets `count` calls fail of the functions named, once `passing` calls of any of them have passed; returns how
+    /// many failures asked for before have not been met. Only the emulated driver can.
+    pub fn fail(&self, functions: &CStr, code: i32, passing: u64, count: u64) -> u64 {
+        let call: unsafe extern "C" fn(*const c_char, i32, u64, u64) -> u64 =
+            self.call("spikenorm_emulated_fail");
+        // SAFETY: the names end in zero and are read before it returns.
+        unsafe { call(functions.as_ptr(), code, passing, count) }
     }
 
     pub fn allocate(&self, bytes: usize) -> u64 {

@@ -1,7 +1,5 @@
 //! Fill, copy, sum.
 
-use std::sync::Arc;
-
 use spikenorm_core::{Result, Tensor, bail};
 
 use crate::driver::memory::address;
@@ -12,7 +10,8 @@ fn operand(x: &Tensor<DeviceMemory>) -> Operand {
     Operand::new(address(x), x.dtype)
 }
 
-/// Bytes both tensors have, though not the same place for each value.
+/// Whether bytes are part of both tensors, though not as the same value. By address: tensors over memory of
+/// another owner may lie anywhere.
 fn entangled(a: &Tensor<DeviceMemory>, b: &Tensor<DeviceMemory>) -> bool {
     let same = address(a) == address(b) && a.dtype == b.dtype;
     let (first, second) = (address(a), address(b));
@@ -63,8 +62,7 @@ impl Cuda {
         target: &Tensor<DeviceMemory>,
         source: &Tensor<DeviceMemory>,
     ) -> Result<Tensor<DeviceMemory>> {
-        let shared = Arc::ptr_eq(&target.memory, &source.memory) && entangled(target, source);
-        if shared { self.duplicate(source) } else { Ok(source.clone()) }
+        if entangled(target, source) { self.duplicate(source) } else { Ok(source.clone()) }
     }
 }
 
