@@ -98,6 +98,18 @@ export const floatDType: Check<DType> = (where, _, value) => expectFloatDType(va
 /** Any dtype. */
 export const anyDType: Check<DType> = (where, _, value) => expectDType(value, where)
 
+/** @returns `value`, tensors by name in a plain object; throws `ERR_ARGUMENT`, saying what to write, otherwise. */
+export function expectDict(where: string, value: unknown): Record<string, unknown> {
+  if (isPlainObject(value)) return value as Record<string, unknown>
+  const isModule = typeof (value as { stateDict?: unknown } | null | undefined)?.stateDict === 'function'
+  const advice = isModule
+    ? 'write net.stateDict()'
+    : value instanceof Map
+      ? 'write Object.fromEntries(map)'
+      : ''
+  throw argumentError(where, 'dict', 'an object of tensors by name', value).withAdvice(advice)
+}
+
 /** An address or handle of 64 bits, as a bigint. */
 export const addressOf64Bits: Check<bigint> = (where, name, value) => {
   if (typeof value !== 'bigint' || value < 0n || value >= 2n ** 64n) {

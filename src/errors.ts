@@ -1,4 +1,4 @@
-import { printable } from './format-value.js'
+import { formatValue, printable } from './format-value.js'
 
 /** Longest message: beyond it there are only more of the user's own values. */
 const LONGEST = 2000
@@ -40,8 +40,10 @@ export type ErrorCode =
   | 'ERR_INTERNAL'
 
 /** A message on one line that a terminal does not obey, whatever names of files and tensors are in it. */
-function onOneLine(message: string): string {
-  const line = printable(String(message).replaceAll(/\s*\n\s*/g, ' '))
+function onOneLine(message: unknown): string {
+  const line = printable(
+    (typeof message === 'string' ? message : formatValue(message)).replaceAll(/\s*\n\s*/g, ' '),
+  )
   return line.length > LONGEST ? `${line.slice(0, LONGEST)}…` : line
 }
 
@@ -70,7 +72,7 @@ export class SpikenormError extends Error {
 
   /** @internal The same error, with what to do about it. */
   withAdvice(advice: string): SpikenormError {
-    return new SpikenormError(this.code, `${this.message}; ${advice}`)
+    return advice === '' ? this : new SpikenormError(this.code, `${this.message}; ${advice}`)
   }
 
   /** @internal Anything thrown by the native side, as a SpikenormError. */

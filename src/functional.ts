@@ -1,5 +1,6 @@
 /** Whole-tree operations with SpikingJelly's names. */
-import { Module, type StepMode } from './module.js'
+import { refuseSurplus } from './arguments.js'
+import { expectModule, Module, type StepMode } from './module.js'
 import { atomically } from './rollback.js'
 
 /**
@@ -7,7 +8,8 @@ import { atomically } from './rollback.js'
  * one module cannot be in it (tdBN and TEBN are always in `'m'`).
  */
 export function setStepMode(net: Module, mode: StepMode): void {
-  const modules = net.modules()
+  refuseSurplus('setStepMode', arguments, ['net', 'mode'])
+  const modules = expectModule('setStepMode', 'net', net).modules()
   for (const module of modules) module.checkStepMode(mode)
   atomically(() => {
     for (const module of modules) module.stepMode = mode
@@ -16,10 +18,10 @@ export function setStepMode(net: Module, mode: StepMode): void {
 
 /** Restores the initial state of every module and drops pending forwards, as `functional.reset_net`: all or nothing. */
 export function resetNet(net: Module): void {
-  Module.handDown('reset', net.modules())
+  Module.handDown('reset', expectModule('resetNet', 'net', net).modules())
 }
 
 /** Cuts the gradient chain through the state of every module, as `functional.detach_net`; values stay. */
 export function detachNet(net: Module): void {
-  Module.handDown('detach', net.modules())
+  Module.handDown('detach', expectModule('detachNet', 'net', net).modules())
 }

@@ -1,12 +1,14 @@
 /** The base of every layer: parameters, modes, recording and state, with PyTorch's and SpikingJelly's names. */
+import { argumentError, boolean, expectDict, readOptions, readTarget, type Signature } from './arguments.js'
 import { type Conversion, Conversions } from './conversion.js'
-import { type Device, parseDevice } from './device.js'
-import { type DType, expectFloatDType, isDType, parameterDType } from './dtype.js'
+import type { Device } from './device.js'
+import { type DType, expectFloatDType, parameterDType } from './dtype.js'
 import { SpikenormError } from './errors.js'
 import { formatValue } from './format-value.js'
 import { enableGrad, isRecording } from './grad-mode.js'
 import { Saved } from './handle.js'
 import { isLibraryClass } from './library-classes.js'
+import { describeModule } from './module-text.js'
 import { Parameter } from './parameter.js'
 import { atomically, changed } from './rollback.js'
 import { copiesOf, type LoadResult, loadIntoModule } from './state-dict.js'
@@ -17,6 +19,13 @@ import { expectTensor, Tensor } from './tensor.js'
 export type StepMode = 's' | 'm'
 
 const BOTH_STEP_MODES: readonly StepMode[] = ['s', 'm']
+
+const LOAD_STATE_DICT: Signature<{ strict?: boolean }> = {
+  call: 'net.loadStateDict',
+  leading: ['dict'],
+  options: { strict: boolean },
+  positional: ['strict'],
+}
 
 /** What {@link Module.vjp} gives. */
 export interface Vjp {
@@ -43,6 +52,11 @@ export abstract class Module {
   /** For subclasses. */
   constructor() {
     this.#isLibraryClass = isLibraryClass(new.target)
+  }
+
+  /** @internal Whether a value is a module, and no proxy of one or object with its prototype. */
+  static isMade(value: object): boolean {
+    return #parameters in value
   }
 
   /** Computes the output of {@link forward}; with `record`, keeps what backward needs. */
@@ -223,7 +237,7 @@ export abstract class Module {
       const expected = this.stepModes.map((known) => `'${known}'`).join(' or ')
       throw new SpikenormError(
         'ERR_STEP_MODE',
-        `${this.constructor.name}: stepMode: expected ${expected}, got '${String(mode)}'`,
+        `${this.constructor.name}: stepMode: expected ${expected}, got ${formatValue(mode)}`,
       )
     }
   }
@@ -262,21 +276,27 @@ export abstract class Module {
 
   /** Makes `parameter` one of this module's, under `name`. Returns it. Throws `ERR_ARGUMENT` for what is no Parameter. */
   protected registerParameter(name: string, parameter: Parameter): Parameter {
-    if (!(parameter instanceof Parameter)) throw this.#notA('Parameter', name, parameter)
+    this.#expectName(name)
+    if (!(parameter instanceof Parameter)) {
+      const advice = (parameter as unknown) instanceof Tensor ? '; write new Parameter(tensor)' : ''
+      throw argumentError(this.constructor.name, name, 'a Parameter', parameter).withAdvice(advice)
+    }
     this.#parameters.set(name, parameter)
     return parameter
   }
 
   /** Makes `buffer` one of the tensors that are saved but not trained, under `name`. Returns it. Throws `ERR_ARGUMENT` for what is no Tensor. */
   protected registerBuffer(name: string, buffer: Tensor): Tensor {
-    if (!(buffer instanceof Tensor)) throw this.#notA('Tensor', name, buffer)
+    this.#expectName(name)
+    expectTensor(this.constructor.name, name, buffer)
     this.#buffers.set(name, buffer)
     return buffer
   }
 
   /** Puts `module` below this one, under `name`. Returns it. Throws `ERR_ARGUMENT` for what is no Module, and for one that this module is below. */
   protected registerModule<M extends Module>(name: string, module: M): M {
-    if (!(module instanceof Module)) throw this.#notA('Module', name, module)
+    this.#expectName(name)
+    expectModule(this.constructor.name, name, module)
     if (module.modules().includes(this)) {
       throw new SpikenormError(
         'ERR_ARGUMENT',
@@ -287,11 +307,30 @@ export abstract class Module {
     return module
   }
 
-  #notA(kind: string, name: string, value: unknown): SpikenormError {
-    return new SpikenormError(
-      'ERR_ARGUMENT',
-      `${this.constructor.name}: ${name}: expected a ${kind}, got ${formatValue(value)}`,
-    )
+  #expectName(name: unknown): void {
+    if (typeof name !== 'string' || name === '') {
+      throw argumentError(this.constructor.name, 'name', 'a name', name)
+    }
+  }
+
+  /** `[name, module]` of the modules directly below this one. */
+  namedChildren(): [string, Module][] {
+    return [...this.#modules]
+  }
+
+  /** The class and its options, and below it a line for each module in it, as PyTorch's `repr`. */
+  toString(): string {
+    return describeModule(this)
+  }
+
+  /** What JSON says of a module: the text of {@link toString}. Its values are in {@link stateDict}. */
+  toJSON(): string {
+    return this.toString()
+  }
+
+  /** @internal What Node prints. */
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return this.toString()
   }
 
   /** The modules directly below this one, each once. */
@@ -360,7 +399,10 @@ export abstract class Module {
    * Copies values in by name, rounding where dtypes differ. Throws `ERR_STATE_DICT`, having changed nothing, on a
    * missing or unexpected key (unless `strict: false`) and on any wrong shape.
    */
-  loadStateDict(dict: Record<string, Tensor>, { strict = true }: { strict?: boolean } = {}): LoadResult {
+  loadStateDict(dict: Record<string, Tensor>, options?: { strict?: boolean }): LoadResult {
+    const where = `${this.constructor.name}: loadStateDict`
+    const { strict = true } = readOptions(where, options, arguments, LOAD_STATE_DICT)
+    expectDict(where, dict)
     this.#expectUsable('loadStateDict')
     return this.naming(() => loadIntoModule(this.#stateEntries(), dict, strict))
   }
@@ -371,9 +413,10 @@ export abstract class Module {
    */
   to(deviceOrDtype: Device | DType): this {
     this.#expectUsable('to')
-    const target: Conversion = isDType(deviceOrDtype)
-      ? { dtype: parameterDType(expectFloatDType(deviceOrDtype)) }
-      : { device: parseDevice(deviceOrDtype) }
+    const where = `${this.constructor.name}: to`
+    const { device, dtype } = readTarget(where, deviceOrDtype, arguments)
+    const target: Conversion =
+      device === undefined ? { dtype: parameterDType(expectFloatDType(dtype, where)) } : { device }
     const modules = this.modules()
     for (const module of modules) {
       if (module.pendingForwards > 0) {
@@ -469,4 +512,18 @@ function forAll(bodies: readonly (() => unknown)[]): void {
 function eachOnce<T>(entries: readonly [string, T][]): [string, T][] {
   const seen = new Set<T>()
   return entries.filter(([, value]) => !seen.has(value) && seen.add(value))
+}
+
+/** @internal `value`, which is a module; throws `ERR_ARGUMENT`, saying what to write, otherwise. */
+export function expectModule(where: string, name: string, value: unknown): Module {
+  if (value instanceof Module && Module.isMade(value)) return value
+  throw argumentError(where, name, 'a Module', value).withAdvice(adviceFor(value))
+}
+
+/** What may have been meant by a value in the place of a module. */
+function adviceFor(value: unknown): string {
+  if (Array.isArray(value)) return 'write the modules one by one, without the array'
+  if (typeof value !== 'function') return ''
+  if (value.prototype instanceof Module) return `write new ${value.name}(…)`
+  return 'a step of your own is a class that extends Module'
 }

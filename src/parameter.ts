@@ -1,9 +1,9 @@
 /** Parameters and their gradients, which a backward adds to once all of it has succeeded. */
+import { argumentError } from './arguments.js'
 import { type ErrorCode, SpikenormError } from './errors.js'
-import { formatValue } from './format-value.js'
 import { native } from './native.js'
 import { changed, isAtomic, keepValues, made } from './rollback.js'
-import { Tensor, type TensorOptions } from './tensor.js'
+import { expectTensor, Tensor, type TensorOptions } from './tensor.js'
 
 /** Gradients of calls that are still going on, in the order they came. */
 interface Waiting {
@@ -23,6 +23,18 @@ export class Parameter extends Tensor {
   #grad: Tensor | null = null
 
   /**
+   * A parameter with a copy of a tensor's values, in its dtype and on its device, for a module of your own:
+   * `this.registerParameter('w', new Parameter(ones([3])))`. Throws `ERR_DTYPE` for integers and half types, beside which
+   * parameters are float32.
+   */
+  constructor(data: Tensor)
+  /** @internal Takes over what a native call has just made. */
+  constructor(id: number)
+  constructor(data: Tensor | number) {
+    super(typeof data === 'number' ? data : copyOf(data))
+  }
+
+  /**
    * Gradient of the parameter's shape, dtype and device, or `null`. Setting it throws `ERR_DTYPE`, `ERR_SHAPE` or
    * `ERR_DEVICE` where it is of another, `ERR_DISPOSED` for one that has been disposed of and `ERR_ARGUMENT` for what is
    * no tensor.
@@ -34,8 +46,10 @@ export class Parameter extends Tensor {
   }
 
   set grad(grad: Tensor | null) {
-    if (grad !== null) this.#expectGradient(grad)
-    this.#replace(grad, false)
+    // PyTorch's None is null here; JavaScript may bring undefined.
+    const value = grad ?? null
+    if (value !== null) this.#expectGradient(value)
+    this.#replace(value, false)
   }
 
   /** @internal Sets the gradient to `null`, freeing the one there is. */
@@ -44,11 +58,8 @@ export class Parameter extends Tensor {
   }
 
   #expectGradient(grad: Tensor): void {
-    if (!(grad instanceof Tensor)) {
-      throw new SpikenormError('ERR_ARGUMENT', `grad: expected a Tensor or null, got ${formatValue(grad)}`)
-    }
     // Throws once disposed of; a tensor may know its shape from before.
-    void grad.id
+    expectTensor('grad', 'value', grad).idFor('grad: value')
     const describe = ({ dtype, shape, device }: Tensor) => `${dtype} [${shape.join(', ')}] on ${device}`
     const refuse = (code: ErrorCode) => {
       throw new SpikenormError(code, `grad: expected ${describe(this)}, got ${describe(grad)}`)
@@ -157,6 +168,14 @@ export class Parameter extends Tensor {
     this.#grad?.dispose()
     super.dispose()
   }
+}
+
+function copyOf(data: unknown): number {
+  const { dtype } = expectTensor('Parameter', 'data', data)
+  if (dtype !== 'float32' && dtype !== 'float64') {
+    throw argumentError('Parameter', 'data', 'a tensor of float32 or float64', dtype, 'ERR_DTYPE')
+  }
+  return native.tensorCast((data as Tensor).idFor('Parameter: data'), dtype)
 }
 
 /** @internal A new parameter filled with `value`. */

@@ -1,9 +1,9 @@
 /** Folding every norm of a net that stands behind a convolution or linear layer. */
-import { argumentError, boolean, callback, readOptions, type Signature } from '../arguments.js'
+import { boolean, callback, readOptions, type Signature } from '../arguments.js'
 import { SpikenormError } from '../errors.js'
 import { formatValue } from '../format-value.js'
 import { NormLayer } from '../layers/norm-layer.js'
-import { Module } from '../module.js'
+import { expectModule, Module } from '../module.js'
 import { Residual, Sequential } from '../nn/containers.js'
 import { Conv2d } from '../nn/conv.js'
 import { Identity } from '../nn/identity.js'
@@ -40,7 +40,7 @@ const SIGNATURE: Signature<FoldNetOptions> = {
  */
 export function foldNet<Net extends Module>(net: Net, options?: FoldNetOptions): Net {
   const checked = readOptions('foldNet', options, arguments, SIGNATURE)
-  if (!(net instanceof Module)) throw argumentError('foldNet', 'net', 'a Module', net)
+  expectModule('foldNet', 'net', net)
   return new Folding(net, checked).copy(net, '').eval() as Net
 }
 

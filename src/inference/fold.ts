@@ -19,7 +19,7 @@ import {
   ThresholdDependentBatchNorm1d,
   ThresholdDependentBatchNorm2d,
 } from '../layers/threshold-dependent-batch-norm.js'
-import type { Module, StepMode } from '../module.js'
+import { Module, type StepMode } from '../module.js'
 import { Conv2d } from '../nn/conv.js'
 import { Linear } from '../nn/linear.js'
 import { PerStep } from '../nn/per-step.js'
@@ -72,14 +72,14 @@ function expectFoldable(layer: unknown, norm: unknown): void {
   const refuse: (message: string) => never = (message) => {
     throw new SpikenormError('ERR_ARGUMENT', `fold: ${message}`)
   }
-  if (!(layer instanceof Conv2d || layer instanceof Linear)) {
+  if (!(layer instanceof Conv2d || layer instanceof Linear) || !Module.isMade(layer)) {
     refuse(`layer: expected a Conv2d or Linear, got ${formatValue(layer)}`)
   }
   const { weight, stepMode } = layer
   if (norm instanceof NeuNorm) {
     refuse('norm: NeuNorm subtracts a state that recurs over time, which no weight and bias can stand for')
   }
-  if (!(norm instanceof NormLayer)) {
+  if (!(norm instanceof NormLayer) || !Module.isMade(norm)) {
     refuse(`norm: expected one of the batch norms, got ${formatValue(norm)}`)
   }
   const fitting = layer instanceof Conv2d ? AFTER_CONV2D : AFTER_LINEAR

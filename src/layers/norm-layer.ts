@@ -20,6 +20,7 @@ import {
 import type { Conversions } from '../conversion.js'
 import type { Device } from '../device.js'
 import type { DType } from '../dtype.js'
+import { SpikenormError } from '../errors.js'
 import { become, Handle, PENDING, Saved } from '../handle.js'
 import { fill } from '../initialisation.js'
 import { Module, type StepMode } from '../module.js'
@@ -152,7 +153,13 @@ export abstract class NormLayer extends Module {
   /** @internal */
   protected constructor(preset: NormPreset, config: NormConfig, options: NormOptions) {
     super()
-    const name = this.constructor.name
+    const name = new.target.name
+    if (!preset || !config) {
+      throw new SpikenormError(
+        'ERR_ARGUMENT',
+        `${name}: write one of the twelve classes, such as BatchNorm2d`,
+      )
+    }
     this.#preset = preset
     this.numFeatures = wholeNumber(name, 'numFeatures', config.numFeatures)
     this.#T = config.T === undefined ? 0 : wholeNumber(name, 'T', config.T)

@@ -1,4 +1,5 @@
 /** Modules made of modules. */
+import { argumentError, refuseSurplus } from '../arguments.js'
 import { SpikenormError } from '../errors.js'
 import { enableGrad } from '../grad-mode.js'
 import { Module, type StepMode } from '../module.js'
@@ -132,6 +133,7 @@ export class Sequential extends Container {
 
   /** The module at `index`, from the end where negative; `undefined` beyond. */
   at(index: number): Module | undefined {
+    if (typeof index !== 'number') throw argumentError('at', 'index', 'a number', index)
     return this.#layers.at(index)
   }
 
@@ -162,6 +164,7 @@ export class Residual extends Container {
   /** The module has to keep the shape of its input. */
   constructor(module: Module) {
     super()
+    refuseSurplus(new.target.name, arguments, ['module'])
     this.module = this.registerModule('module', module)
   }
 

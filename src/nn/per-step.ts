@@ -1,5 +1,5 @@
 /** A module of its own for every time step: what per-step norms become when they are folded into the layer before. */
-import { boolean, readOptions, type Signature, stepMode } from '../arguments.js'
+import { argumentError, boolean, readOptions, type Signature, stepMode } from '../arguments.js'
 import { SpikenormError } from '../errors.js'
 import type { Module, StepMode } from '../module.js'
 import { native } from '../native.js'
@@ -50,10 +50,7 @@ export class PerStep extends Container {
     super()
     const checked = readOptions(new.target.name, options, arguments, SIGNATURE)
     if (!Array.isArray(modules) || modules.length === 0) {
-      throw new SpikenormError(
-        'ERR_ARGUMENT',
-        `${new.target.name}: modules: expected an array with a module per time step`,
-      )
+      throw argumentError(new.target.name, 'modules', 'an array with a module per time step', modules)
     }
     for (const [t, module] of modules.entries()) this.registerModule(String(t), module)
     this.#steps = [...modules]
@@ -64,6 +61,7 @@ export class PerStep extends Container {
 
   /** The module of time step `t`; counts from the end where negative. */
   at(t: number): Module | undefined {
+    if (typeof t !== 'number') throw argumentError('at', 't', 'a number', t)
     return this.#steps.at(t)
   }
 

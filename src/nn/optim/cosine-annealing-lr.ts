@@ -1,5 +1,6 @@
 import {
   argumentError,
+  expectDict,
   notNegative,
   readOptions,
   refuseSurplus,
@@ -8,6 +9,7 @@ import {
 } from '../../arguments.js'
 import { SpikenormError } from '../../errors.js'
 import { formatValue } from '../../format-value.js'
+import { describeValues } from '../../module-text.js'
 import { Tensor, tensor } from '../../tensor.js'
 import { Optimizer } from './optimizer.js'
 
@@ -74,6 +76,21 @@ export class CosineAnnealingLR {
     return [this.#lastLr]
   }
 
+  /** The class, its options and where it is. */
+  toString(): string {
+    return describeValues(this, ['baseLr', 'lastEpoch'])
+  }
+
+  /** What JSON says of a schedule: the text of {@link toString}. */
+  toJSON(): string {
+    return this.toString()
+  }
+
+  /** @internal What Node prints. */
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return this.toString()
+  }
+
   /** Sets the optimiser's learning rate for the next epoch. */
   step(): void {
     refuseSurplus('step', arguments, [])
@@ -121,11 +138,11 @@ export class CosineAnnealingLR {
   #read(dict: unknown): State {
     const where = `${this.constructor.name}: loadStateDict`
     const refuse = (problem: string) => new SpikenormError('ERR_STATE_DICT', `${where}: ${problem}`)
-    if (dict === null || typeof dict !== 'object') throw argumentError(where, 'dict', 'tensors by name', dict)
-    const unexpected = Object.keys(dict).filter((key) => !(KEYS as readonly string[]).includes(key))
+    const entries = expectDict(where, dict)
+    const unexpected = Object.keys(entries).filter((key) => !(KEYS as readonly string[]).includes(key))
     if (unexpected.length > 0) throw refuse(`unexpected keys: ${formatValue(unexpected)}`)
     const state = KEYS.map((key) => {
-      const value = Object.hasOwn(dict, key) ? (dict as Record<string, unknown>)[key] : undefined
+      const value = Object.hasOwn(entries, key) ? entries[key] : undefined
       if (value === undefined) throw refuse(`missing key: ${key}`)
       if (!(value instanceof Tensor)) throw refuse(`${key}: expected a Tensor, got ${formatValue(value)}`)
       if (value.size !== 1) throw refuse(`${key}: expected shape [], got [${value.shape.join(', ')}]`)

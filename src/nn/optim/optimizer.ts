@@ -1,10 +1,11 @@
 /** What the optimisers share: parameters, the learning rate and the state dict. */
 
-import { notNegative, type OptionChecks } from '../../arguments.js'
+import { expectDict, notNegative, type OptionChecks, refuseSurplus } from '../../arguments.js'
 import { converted } from '../../conversion.js'
 import { SpikenormError } from '../../errors.js'
 import { formatValue } from '../../format-value.js'
 import { Module } from '../../module.js'
+import { describeValues } from '../../module-text.js'
 import { Parameter } from '../../parameter.js'
 import { atomically, changed, isAtomic, keepValues } from '../../rollback.js'
 import { Tensor, tensor, zeros } from '../../tensor.js'
@@ -103,6 +104,7 @@ export abstract class Optimizer {
 
   /** Moves every parameter that has a gradient. Throws having moved none. */
   step(): void {
+    refuseSurplus('step', arguments, [])
     const isPartOfCall = isAtomic()
     try {
       atomically(() => this.#step(isPartOfCall))
@@ -151,6 +153,21 @@ export abstract class Optimizer {
     return buffers
   }
 
+  /** The class and its options. */
+  toString(): string {
+    return describeValues(this, ['lr'])
+  }
+
+  /** What JSON says of an optimiser: the text of {@link toString}. Its values are in {@link stateDict}. */
+  toJSON(): string {
+    return this.toString()
+  }
+
+  /** @internal What Node prints. */
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return this.toString()
+  }
+
   /** Sets every gradient to `null`. */
   zeroGrad(): void {
     for (const parameter of this.parameters) parameter.zeroGrad()
@@ -174,6 +191,7 @@ export abstract class Optimizer {
 
   /** Restores what {@link stateDict} returned. Throws `ERR_STATE_DICT`, having changed nothing, where it does not fit. */
   loadStateDict(dict: Record<string, Tensor>): void {
+    expectDict(`${this.constructor.name}: loadStateDict`, dict)
     const known = new Set(['lr'])
     const lr = this.#entry(dict, 'lr', []).item()
     const sources = this.parameters.map((parameter, index) => {
