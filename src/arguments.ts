@@ -153,6 +153,8 @@ export interface Signature<O> {
   readonly call?: string
   /** Names of the arguments before the options. */
   readonly leading: readonly string[]
+  /** How many of them have to be there. Default: all. */
+  readonly required?: number
   /** The options. */
   readonly options: OptionChecks<O>
   /** Options in the order in which PyTorch or SpikingJelly takes them without names; `''` for one that is none here. */
@@ -171,6 +173,7 @@ export function readOptions<O extends object>(
   signature: Signature<O>,
 ): O {
   if (given.length > signature.leading.length + 1) throw surplus(where, given, signature)
+  expectLeading(where, given, signature)
   if (options === undefined) return {} as O
   if (!isPlainObject(options)) throw noOptions(where, given, signature)
   const checks = signature.options as Record<string, Check<unknown>>
@@ -182,6 +185,24 @@ export function readOptions<O extends object>(
     read[key] = (checks[key] as Check<unknown>)(where, key, value)
   }
   return read as O
+}
+
+/** Throws `ERR_ARGUMENT` where an argument is missing, or options stand in its place. */
+function expectLeading<O>(where: string, given: ArrayLike<unknown>, signature: Signature<O>): void {
+  const { leading, required = leading.length } = signature
+  const isEarly = required > 0 && given.length === required && areOptions(given[required - 1], signature)
+  if (given.length >= required && !isEarly) return
+  const name = leading[isEarly ? required - 1 : given.length]
+  const got = isEarly ? `, got ${formatValue(given[required - 1])}` : ''
+  const advice = writeInstead(where, [], signature)
+  throw new SpikenormError('ERR_ARGUMENT', `${where}: ${name}: it is missing${got}; ${advice}`)
+}
+
+/** Whether a value is an object of nothing but options. */
+function areOptions<O>(value: unknown, { options }: Signature<O>): boolean {
+  if (!isPlainObject(value)) return false
+  const keys = Object.keys(value)
+  return keys.length > 0 && keys.every((key) => Object.hasOwn(options, key))
 }
 
 /** Throws `ERR_ARGUMENT` for more arguments than a function without options takes. `given` are its `arguments`. */

@@ -22,8 +22,9 @@ export function describeModule(module: Described): string {
 
 function linesOf(module: Described, above: Set<Described>): string[] {
   const children = module.namedChildren()
-  const head = describeValues(module)
-  if (children.length === 0 || above.has(module)) return [head]
+  const isLeaf = children.length === 0
+  const head = describeValues(module, isLeaf ? ['momentum', 'stepMode'].filter((key) => key in module) : [])
+  if (isLeaf || above.has(module)) return [head]
   above.add(module)
   const body = children.flatMap(([name, child]) => {
     const [first = '', ...more] = linesOf(child, above)

@@ -278,7 +278,7 @@ export abstract class Module {
   protected registerParameter(name: string, parameter: Parameter): Parameter {
     this.#expectName(name)
     if (!(parameter instanceof Parameter)) {
-      const advice = (parameter as unknown) instanceof Tensor ? '; write new Parameter(tensor)' : ''
+      const advice = (parameter as unknown) instanceof Tensor ? 'write new Parameter(tensor)' : ''
       throw argumentError(this.constructor.name, name, 'a Parameter', parameter).withAdvice(advice)
     }
     this.#parameters.set(name, parameter)

@@ -46,10 +46,8 @@ export class Parameter extends Tensor {
   }
 
   set grad(grad: Tensor | null) {
-    // PyTorch's None is null here; JavaScript may bring undefined.
-    const value = grad ?? null
-    if (value !== null) this.#expectGradient(value)
-    this.#replace(value, false)
+    if (grad !== null) this.#expectGradient(grad)
+    this.#replace(grad, false)
   }
 
   /** @internal Sets the gradient to `null`, freeing the one there is. */
@@ -59,7 +57,8 @@ export class Parameter extends Tensor {
 
   #expectGradient(grad: Tensor): void {
     // Throws once disposed of; a tensor may know its shape from before.
-    expectTensor('grad', 'value', grad).idFor('grad: value')
+    if (grad === undefined) throw argumentError('Parameter', 'grad', 'a Tensor or null', grad)
+    expectTensor('Parameter', 'grad', grad).idFor('grad')
     const describe = ({ dtype, shape, device }: Tensor) => `${dtype} [${shape.join(', ')}] on ${device}`
     const refuse = (code: ErrorCode) => {
       throw new SpikenormError(code, `grad: expected ${describe(this)}, got ${describe(grad)}`)

@@ -293,7 +293,12 @@ export interface TensorOptions {
 }
 
 const OPTIONS: OptionChecks<TensorOptions> = { dtype: anyDType, device }
-const TENSOR: Signature<TensorOptions> = { call: 'tensor', leading: ['data', 'shape'], options: OPTIONS }
+const TENSOR: Signature<TensorOptions> = {
+  call: 'tensor',
+  leading: ['data', 'shape'],
+  required: 1,
+  options: OPTIONS,
+}
 const FULL: Signature<TensorOptions> = { call: 'full', leading: ['shape', 'value'], options: OPTIONS }
 
 /**
@@ -370,11 +375,18 @@ function filled(where: string, value: number, given: readonly unknown[]): Tensor
   return new Tensor(native.tensorFull(extentsOf(where, extents), value, dtype, device))
 }
 
+/** What may have been meant by a value in the place of a tensor. */
+function adviceFor(value: unknown): string {
+  if (Array.isArray(value) || ArrayBuffer.isView(value)) return 'write tensor(data, shape)'
+  const isLoss = value !== null && typeof value === 'object' && nameOfClass(value) === 'LossAndGrad'
+  return isLoss ? 'write its gradient: result.grad' : ''
+}
+
 /** @internal `value`, which is a tensor; throws `ERR_ARGUMENT` otherwise. */
 export function expectTensor(where: string | undefined, name: string, value: unknown): Tensor {
   if (value instanceof Tensor && isHandle(value)) return value
   const isLike =
     value !== null && typeof value === 'object' && /^(Tensor|Parameter)$/.test(nameOfClass(value))
   const kind = isLike ? 'a Tensor of this library, not a proxy and not of another copy of it' : 'a Tensor'
-  throw argumentError(where, name, kind, value)
+  throw argumentError(where, name, kind, value).withAdvice(adviceFor(value))
 }

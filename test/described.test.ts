@@ -33,12 +33,13 @@ it('a net has a line for each module, as in PyTorch', () => {
     '    (1): LIFNode(…)',
     '  )',
     '  (2): Residual(',
-    '    (module): Flatten()',
+    '    (module): Flatten(…)',
     '  )',
     ')',
   ])
   expect(text).toContain('inChannels=1, outChannels=4, kernelSize=[3, 3], stride=[1, 1], padding=[1, 1]')
-  expect(text).toContain('numFeatures=4, eps=0.00001')
+  expect(text).toContain('eps=0.00001')
+  expect(text).toContain("momentum=0.1, stepMode='s'")
   expect(text).toContain('vReset=null')
   expect(inspect(net())).toBe(text)
   expect(JSON.parse(JSON.stringify(net()))).toBe(text)

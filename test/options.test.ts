@@ -1,6 +1,6 @@
 // Options are honoured or refused: one helper reads them for every constructor and function.
 import { describe, expect, it } from 'vitest'
-import { BatchNorm2d, NeuNorm, nn, optim, SpikenormError } from '../src/index.js'
+import { BatchNorm2d, BatchNormThroughTime2d, NeuNorm, nn, optim, SpikenormError } from '../src/index.js'
 import { type Callable, exported, invoke } from './support/exported.js'
 
 const parameters = () => new nn.Linear(1, 1).parameters()
@@ -50,6 +50,17 @@ describe('what is written for Python says how it is written here', () => {
     ['eps in its place', () => new BatchNorm2d(3, untyped(1e-4)), '{ eps: 0.0001 }'],
     ['k in its place', () => new NeuNorm(1, 1, 1, untyped(0.5)), '{ k: 0.5 }'],
     ['tau in its place', () => new nn.LIFNode(untyped(2)), 'new LIFNode({ tau: 2 })'],
+    [
+      'too few',
+      () => Reflect.construct(BatchNorm2d, []),
+      'numFeatures: it is missing',
+      'new BatchNorm2d(numFeatures',
+    ],
+    [
+      'options in the place of the last argument',
+      () => Reflect.construct(BatchNormThroughTime2d, [64, { stepMode: 'm' }]),
+      'numFeatures: it is missing, got { stepMode }; write new BatchNormThroughTime2d(T, numFeatures, options)',
+    ],
     [
       'something behind the options',
       () => Reflect.construct(BatchNorm2d, [3, {}, 1]),
