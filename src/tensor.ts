@@ -27,6 +27,7 @@ const FROM_TYPED_ARRAY: Signature<{ dtype?: DType }> = {
   call: 'Tensor.fromTypedArray',
   leading: ['data', 'shape'],
   options: { dtype: anyDType },
+  positional: ['dtype'],
 }
 
 const FROM_DEVICE_POINTER: Signature<DevicePointer> = {
@@ -298,8 +299,14 @@ const TENSOR: Signature<TensorOptions> = {
   leading: ['data', 'shape'],
   required: 1,
   options: OPTIONS,
+  positional: ['dtype', 'device'],
 }
-const FULL: Signature<TensorOptions> = { call: 'full', leading: ['shape', 'value'], options: OPTIONS }
+const FULL: Signature<TensorOptions> = {
+  call: 'full',
+  leading: ['shape', 'value'],
+  options: OPTIONS,
+  positional: ['dtype', 'device'],
+}
 
 /**
  * A new tensor with a copy of `data`: a typed array, or numbers in arrays, nested as deep as the tensor has axes. Without
@@ -371,6 +378,7 @@ function filled(where: string, value: number, given: readonly unknown[]): Tensor
     call: where,
     leading: ['shape'],
     options: OPTIONS,
+    positional: ['dtype', 'device'],
   })
   return new Tensor(native.tensorFull(extentsOf(where, extents), value, dtype, device))
 }

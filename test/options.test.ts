@@ -1,6 +1,15 @@
 // Options are honoured or refused: one helper reads them for every constructor and function.
 import { describe, expect, it } from 'vitest'
-import { BatchNorm2d, BatchNormThroughTime2d, NeuNorm, nn, optim, SpikenormError } from '../src/index.js'
+import {
+  BatchNorm2d,
+  BatchNormThroughTime2d,
+  NeuNorm,
+  nn,
+  ones,
+  optim,
+  SpikenormError,
+  tensor,
+} from '../src/index.js'
 import { type Callable, exported, invoke } from './support/exported.js'
 
 const parameters = () => new nn.Linear(1, 1).parameters()
@@ -48,6 +57,12 @@ describe('what is written for Python says how it is written here', () => {
     ],
     ['lr in its place', () => new optim.Adam(parameters(), untyped(0.1)), '{ lr: 0.1 }'],
     ['eps in its place', () => new BatchNorm2d(3, untyped(1e-4)), '{ eps: 0.0001 }'],
+    [
+      'a dtype in its place',
+      () => tensor([1], [1], untyped('float64')),
+      "tensor(data, shape, { dtype: 'float64' })",
+    ],
+    ['a dtype behind a shape', () => ones([1], untyped('int64')), "ones(shape, { dtype: 'int64' })"],
     ['k in its place', () => new NeuNorm(1, 1, 1, untyped(0.5)), '{ k: 0.5 }'],
     ['tau in its place', () => new nn.LIFNode(untyped(2)), 'new LIFNode({ tau: 2 })'],
     [
