@@ -78,6 +78,7 @@ pub fn norm_layer(config: NormConfig, tensors: NormTensors) -> Result<f64> {
             time_scale: config.time_scale,
             eps: config.eps,
         };
+        spec.check()?;
         Ok(insert(NormLayer { spec, tensors }))
     })
 }

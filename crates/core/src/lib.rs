@@ -14,6 +14,7 @@ mod neu_norm;
 pub mod norm;
 mod shape;
 mod tensor;
+pub mod workspace;
 
 pub use backend::Backend;
 pub use dtype::DType;

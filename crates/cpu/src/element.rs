@@ -40,6 +40,8 @@ pub trait Real:
     + MulAssign
     + Element<Acc = Self>
 {
+    /// Mean of squares from which rounding to multiples of the smallest number does not show.
+    const LEAST_SQUARE: f64;
     fn from_f64(value: f64) -> Self;
     fn to_f64(self) -> f64;
     /// `value` as this type holds it, and what that leaves out.
@@ -105,6 +107,7 @@ macro_rules! real {
         }
 
         impl Real for $type {
+            const LEAST_SQUARE: f64 = <$type>::MIN_POSITIVE as f64;
             #[inline(always)]
             fn from_f64(value: f64) -> Self {
                 value as $type

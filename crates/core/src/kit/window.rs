@@ -25,12 +25,13 @@ pub struct Frames {
 }
 
 impl Frames {
+    /// Without samples an image may be any size: as many as can be counted.
     pub fn input_plane(&self) -> usize {
-        self.input[0] * self.input[1]
+        self.input[0].saturating_mul(self.input[1])
     }
 
     pub fn output_plane(&self) -> usize {
-        self.output[0] * self.output[1]
+        self.output[0].saturating_mul(self.output[1])
     }
 
     /// Shape of the output beside an input of shape `input`, with `channels` planes.

@@ -80,6 +80,25 @@ pub struct DxCoefficients {
     pub k2: f64,
 }
 
+impl DxCoefficients {
+    /// Whether i²·k2 could leave the range of float32, so that [`Self::scale`] has to be taken out of dx.
+    #[inline(always)]
+    pub fn is_out_of_range(&self, rstd: f64) -> bool {
+        (rstd * rstd * self.k2).abs() > LARGEST_SLOPE || rstd < LEAST_RSTD
+    }
+
+    /// A power of two near i where [`Self::is_out_of_range`], else 1.
+    pub fn scale(&self, rstd: f64) -> f64 {
+        let power = f64::from_bits(rstd.to_bits() & f64::INFINITY.to_bits());
+        if self.is_out_of_range(rstd) && power.is_normal() { power } else { 1.0 }
+    }
+}
+
+/// Float32 ends at 2^128.
+const LARGEST_SLOPE: f64 = (1u128 << 120) as f64;
+/// Its square is well above 2^-126, where float32 begins to lose digits.
+const LEAST_RSTD: f64 = 1.0 / (1u64 << 50) as f64;
+
 /// k1 and k2 of channel `c`, one pair per statistics row of `steps`, written to `out`. `sums(t)` are the cell's.
 pub fn dx_coefficients(
     affine: &Affine<'_>,

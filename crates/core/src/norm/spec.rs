@@ -54,6 +54,14 @@ pub struct NormSpec {
 }
 
 impl NormSpec {
+    /// Refuses an eps that would let a constant channel divide by 0.
+    pub fn check(&self) -> Result<()> {
+        if !(self.eps > 0.0 && self.eps.is_finite()) {
+            bail!(Argument, "eps: expected a number above 0, got {}", self.eps);
+        }
+        Ok(())
+    }
+
     /// Reads `shape` as the contiguous grid its memory is, or says what is wrong with it. Statistics are those of a
     /// cell, so that with channels last the places in space are so many samples: N·S of them, of one value each.
     /// `first_step` is the step index of a layer whose rows are per step.
@@ -106,7 +114,7 @@ impl NormSpec {
     pub fn values_per_row(&self, grid: Grid) -> usize {
         match self.statistics {
             Rows::PerStep => grid.cell(),
-            _ => grid.t * grid.cell(),
+            _ => grid.t.saturating_mul(grid.cell()),
         }
     }
 

@@ -216,11 +216,14 @@ fn step_backward_with<A: Real>(
     let gate = if spec.detach_reset { zero } else { one };
     let fired_slope = if spec.v_reset.is_some() { zero } else { one };
     let hard = spec.v_reset.is_some();
+    let infinity = A::from_f64(f64::INFINITY);
     for (((h, dy), carry), dx) in h.iter().zip(dy).zip(carry).zip(dx) {
         let z = *h - threshold;
         let g = surrogate(z);
         let kept = if z >= zero { fired_slope } else { one };
-        let jump = if hard { rest - *h } else { -threshold };
+        // At an infinite voltage the surrogate, which falls faster, takes the jump's part to 0.
+        let is_infinite = *h == infinity || *h == -infinity;
+        let jump = if is_infinite { zero } else if hard { rest - *h } else { -threshold };
         let delta = *dy * g + *carry * (kept + gate * jump * g);
         *dx = delta * to_input;
         *carry = delta * to_state;

@@ -56,6 +56,12 @@ pub fn adam<A: Real>(call: &AdamStep<'_, HostMemory>) -> Result<()> {
     Ok(())
 }
 
+/// A gradient with the decay of its parameter, which is not read without one: 0·∞ is NaN.
+#[inline(always)]
+fn decayed<A: Real>(grad: A, parameter: A, decay: A) -> A {
+    if decay == A::default() { grad } else { grad + decay * parameter }
+}
+
 vectorized! {
     fn sgd_update<'a, A: Real>(
         spec: SgdSpec,
@@ -67,7 +73,7 @@ vectorized! {
         let [lr, decay] = [spec.lr, spec.weight_decay].map(A::from_f64);
         let Some(buffer) = buffer else {
             for (p, g) in parameter.iter_mut().zip(grad) {
-                *p -= lr * (*g + decay * *p);
+                *p -= lr * decayed(*g, *p, decay);
             }
             return;
         };
@@ -78,7 +84,7 @@ vectorized! {
         let (keep, take) = if is_first { (0.0, 1.0) } else { (spec.momentum, 1.0 - spec.dampening) };
         let [keep, take, momentum] = [keep, take, spec.momentum].map(A::from_f64);
         for ((p, g), b) in parameter.iter_mut().zip(grad).zip(buffer) {
-            let g = *g + decay * *p;
+            let g = decayed(*g, *p, decay);
             *b = keep * *b + take * g;
             *p -= lr * if spec.nesterov { g + momentum * *b } else { *b };
         }
@@ -105,7 +111,7 @@ vectorized! {
         let [step_size, root] = [spec.lr / correction(beta1), correction(beta2).sqrt()].map(A::from_f64);
         let [fresh1, keep2, fresh2, eps] = [1.0 - beta1, beta2, 1.0 - beta2, spec.eps].map(A::from_f64);
         for (((p, g), m), v) in parameter.iter_mut().zip(grad).zip(first).zip(second) {
-            let g = *g + into_grad * *p;
+            let g = decayed(*g, *p, into_grad);
             *m += fresh1 * (g - *m);
             *v = keep2 * *v + fresh2 * g * g;
             *p = shrink * *p - step_size * *m / (v.sqrt() / root + eps);

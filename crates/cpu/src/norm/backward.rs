@@ -234,7 +234,8 @@ impl<E: Element> Pass<'_, E> {
         for t in (0..tile.t).rev() {
             let step = tile.t0 + t;
             let row = part.index(self.affine.spec.statistics, step, tile.c0);
-            self.coefficients(step, tile.c0, &rows[row..row + tile.c], &mut channels);
+            let k = &rows[row..row + tile.c];
+            let is_scaled = self.coefficients(step, tile.c0, k, &mut channels);
             if tile.is_long() {
                 let [high, g, c1, c2] = &channels;
                 for n in tile.again() {
@@ -242,36 +243,72 @@ impl<E: Element> Pass<'_, E> {
                     let dy = tile.slab(self.dy, t, n).chunks_exact(s);
                     let dx = slabs[t * tile.n + n].chunks_exact_mut(s);
                     for (c, ((x, dy), dx)) in x.zip(dy).zip(dx).enumerate() {
-                        let coefficients = [high[c], g[c], c1[c], c2[c]];
-                        kernels_long::backward_apply(x, dy, dx, coefficients, streaming);
+                        if self.batch_statistics {
+                            let coefficients = [high[c], g[c], c1[c], c2[c]];
+                            kernels_long::backward_apply(x, dy, dx, coefficients, streaming);
+                        } else {
+                            kernels_long::scale(dy, dx, g[c], streaming);
+                        }
                     }
                 }
             } else {
                 let spread = kernels_short::spread_all(&channels, s, &mut columns);
                 for n in tile.again() {
                     let (x, dy) = (tile.slab(self.x, t, n), tile.slab(self.dy, t, n));
-                    kernels_short::backward_apply(x, dy, &mut *slabs[t * tile.n + n], spread, streaming);
+                    let dx = &mut *slabs[t * tile.n + n];
+                    if self.batch_statistics {
+                        kernels_short::backward_apply(x, dy, dx, spread, streaming);
+                    } else {
+                        kernels_short::scale(dy, dx, spread[1], streaming);
+                    }
                 }
+            }
+            if is_scaled {
+                let row = self.row(step, tile.c0);
+                let rstds = &self.normalizer.rstd[row..][..tile.c];
+                scale_back(&mut slabs[t * tile.n..][..tile.n], s, k, rstds);
             }
         }
         fence(streaming);
     }
 
-    /// What `dx = g·dy − c1 − (x − high)·c2` takes for each of the channels from `c0` on, at one step. `k`: theirs.
+    /// What `dx = g·dy − c1 − (x − high)·c2` takes for each of the channels from `c0` on, at one step. `k`: theirs. Returns
+    /// whether any dx has to be multiplied by its channel's [`DxCoefficients::scale`].
     #[inline(always)]
-    fn coefficients(&self, step: usize, c0: usize, k: &[DxCoefficients], out: &mut [Vec<E::Acc>; 4]) {
+    fn coefficients(
+        &self,
+        step: usize,
+        c0: usize,
+        k: &[DxCoefficients],
+        out: &mut [Vec<E::Acc>; 4],
+    ) -> bool {
         let row = self.row(step, c0);
         let rows = row..row + k.len();
         let (rstd, low) = (&self.normalizer.rstd[rows.clone()], &self.normalizer.low[rows.clone()]);
         let (p, weights) = (self.affine.scale(step), self.affine.weights(step, c0..c0 + k.len()));
         let [high, g, c1, c2] = out;
         high.copy_from_slice(&self.normalizer.high[rows]);
+        let is_scaled = k.iter().zip(rstd).fold(false, |any, (k, rstd)| any | k.is_out_of_range(*rstd));
         for c in 0..k.len() {
-            let slope = rstd[c] * rstd[c] * k[c].k2;
-            g[c] = E::Acc::from_f64(rstd[c] * (p * weights.map_or(1.0, |w| w[c])));
+            let scaled = if is_scaled { rstd[c] / k[c].scale(rstd[c]) } else { rstd[c] };
+            let slope = scaled * rstd[c] * k[c].k2;
+            g[c] = E::Acc::from_f64(scaled * (p * weights.map_or(1.0, |w| w[c])));
             // What the rounded mean leaves out is a constant.
-            c1[c] = E::Acc::from_f64(rstd[c] * k[c].k1 - low[c] * slope);
+            c1[c] = E::Acc::from_f64(scaled * k[c].k1 - low[c] * slope);
             c2[c] = E::Acc::from_f64(slope);
+        }
+        is_scaled
+    }
+}
+
+/// Multiplies what the coefficients of a step's channels gave by the scales that were taken out of them.
+#[cold]
+#[inline(never)]
+fn scale_back<E: Element>(slabs: &mut [&mut [E]], s: usize, k: &[DxCoefficients], rstds: &[f64]) {
+    for slab in slabs {
+        for ((dx, k), rstd) in slab.chunks_exact_mut(s).zip(k).zip(rstds) {
+            let scale = E::Acc::from_f64(k.scale(*rstd));
+            dx.iter_mut().for_each(|dx| *dx = E::store(dx.load() * scale));
         }
     }
 }

@@ -4,11 +4,11 @@
 use std::ops::Range;
 
 use spikenorm_core::norm::{
-    Affine, ChannelMoments, CpuPlan, NormForward, NormOutput, NormSaved, NormSpec, RowStatistics, Statistics,
+    Affine, ChannelMoments, CpuPlan, NormForward, NormOutput, NormSpec, RowStatistics, Statistics,
 };
 use spikenorm_core::{Grid, Result};
 
-use super::small::{Normalizer, saved_statistics, update_running};
+use super::small::{Normalizer, save, update_running};
 use super::tile::{Tile, by_channels, cut, tiles};
 use super::{kernels_long, kernels_short};
 use crate::HostMemory;
@@ -17,7 +17,7 @@ use crate::element::{Element, Real};
 use crate::parallel::for_each;
 use crate::simd::vectorized;
 use crate::stream::{STREAMING_BYTES, fence};
-use crate::tensor_ops::{copy_of, read_f64};
+use crate::tensor_ops::read_f64;
 
 pub fn forward<E: Element>(call: &NormForward<'_, HostMemory>) -> Result<NormOutput<HostMemory>> {
     let plan = match call.statistics {
@@ -64,22 +64,6 @@ pub(super) fn forward_planned<E: Element>(
         update_running(update, spec, grid, &statistics)?;
     }
     Ok(NormOutput { y, saved })
-}
-
-// Of no type, and so once in the binary.
-#[inline(never)]
-fn save(call: &NormForward<'_, HostMemory>, statistics: &RowStatistics) -> Result<NormSaved<HostMemory>> {
-    let copy = |tensor: Option<&CpuTensor>| tensor.map(copy_of).transpose();
-    Ok(NormSaved {
-        spec: call.spec.clone(),
-        grid: call.grid,
-        x: call.x.clone(),
-        statistics: saved_statistics(call.spec, statistics, call.grid.c)?,
-        batch_statistics: matches!(call.statistics, Statistics::Batch(_)),
-        weight: copy(call.weight)?,
-        bias: copy(call.bias)?,
-        scale: copy(call.scale)?,
-    })
 }
 
 /// Each task owns its channels: it sums, then writes what it has just read.

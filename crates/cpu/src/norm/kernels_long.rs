@@ -72,23 +72,24 @@ impl<A: Real> Deviations<A> {
     /// or something is not finite.
     #[inline(always)]
     fn moments(&self, count: f64) -> Option<Moments> {
-        moments_about(count, self.pivot.to_f64(), fold(&self.sums), fold(&self.squares))
+        let pivot = self.pivot.to_f64();
+        let shift = fold(&self.sums) / count - pivot;
+        let part = Moments::from_shift(count, pivot, shift, fold(&self.squares));
+        is_exact::<A>(count, shift, part.m2).then_some(part)
     }
 }
 
-/// Moments from the sum of values and that of their squared deviations from a pivot, if these are exact enough.
+/// Whether one pass was exact: the pivot near enough to the mean of `count` values, `shift` away, and squares within the
+/// range of their type; not where something is not finite.
 #[inline(always)]
-fn moments_about(count: f64, pivot: f64, sum: f64, squares: f64) -> Option<Moments> {
-    let shift = sum / count - pivot;
-    let part = Moments::from_shift(count, pivot, shift, squares);
-    is_near(count, shift, part.m2).then_some(part)
+pub fn is_exact<A: Real>(count: f64, shift: f64, m2: f64) -> bool {
+    shift * shift * count <= FAR * FAR * m2 && in_range::<A>(count, m2)
 }
 
-/// Whether a pivot was near enough to the mean of `count` values, `shift` away, for one pass to be exact; not where
-/// something is not finite.
+/// Whether squares summed in A have neither overflowed nor lost digits below its normal numbers.
 #[inline(always)]
-pub fn is_near(count: f64, shift: f64, m2: f64) -> bool {
-    shift * shift * count <= FAR * FAR * m2
+fn in_range<A: Real>(count: f64, m2: f64) -> bool {
+    m2 == 0.0 || (m2 >= count * A::LEAST_SQUARE && m2 < f64::INFINITY)
 }
 
 /// A value near the mean of what comes next: the mean of what the cell has seen, or the next value itself.
@@ -168,8 +169,16 @@ fn two_passes<E: Element>(run: &[E]) -> Moments {
         let sum = fold(&about_mean.sums) - count * pivot;
         total.merge(Moments::from_deviations(count, pivot, sum, fold(&about_mean.squares)));
     }
-    // An infinite or NaN mean stays what it is.
-    if total.mean.is_finite() { total } else { Moments { count, mean: sum / count, m2: f64::NAN } }
+    let mean = sum / count;
+    if !mean.is_finite() {
+        // It stays what it is.
+        return Moments { count, mean, m2: f64::NAN };
+    }
+    if !in_range::<E::Acc>(count, total.m2) {
+        let square = |x: &E| (x.load().to_f64() - mean).powi(2);
+        return Moments { count, mean, m2: run.iter().map(square).sum() };
+    }
+    total
 }
 
 /// `y = (x − high)·a + b`, where b has taken up the low part of the mean.
@@ -277,4 +286,24 @@ pub fn backward_apply<E: Element>(
     streaming: bool,
 ) {
     write(dx, streaming, Backward { x, dy, coefficients });
+}
+
+/// `dx = g·dy`: running statistics do not depend on x.
+struct Scaled<'a, E: Element> {
+    dy: &'a [E],
+    g: E::Acc,
+}
+
+impl<E: Element> Fill<E::Acc> for Scaled<'_, E> {
+    #[inline(always)]
+    fn fill(&self, first: usize, out: &mut [E::Acc]) {
+        for (dx, dy) in out.iter_mut().zip(&self.dy[first..]) {
+            *dx = dy.load() * self.g;
+        }
+    }
+}
+
+#[inline(always)]
+pub fn scale<E: Element>(dy: &[E], dx: &mut [E], g: E::Acc, streaming: bool) {
+    write(dx, streaming, Scaled { dy, g });
 }

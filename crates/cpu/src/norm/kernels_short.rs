@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use spikenorm_core::norm::{ChannelMoments, Moments};
 
-use super::kernels_long::{gathered, is_near};
+use super::kernels_long::{gathered, is_exact};
 use super::sums::{self, few};
 use super::tile::Tile;
 use crate::element::{Element, Real};
@@ -134,7 +134,7 @@ fn group_moments<E: Element>(tile: &Tile, x: &[E], t: usize, channels: Range<usi
             false => fold::<_, true>(&pivots, &sums, &squares, s, &mut part),
         }
         for i in 0..channels.len() {
-            if !is_near(part.count, part.mean[i] - pivots[i * s].to_f64(), part.m2[i]) {
+            if !is_exact::<E::Acc>(part.count, part.mean[i] - pivots[i * s].to_f64(), part.m2[i]) {
                 let careful = gathered(tile, x, t, channels.start + i, first..last);
                 (part.mean[i], part.m2[i]) = (careful.mean, careful.m2);
             }
@@ -390,4 +390,26 @@ pub fn backward_apply<E: Element>(
     streaming: bool,
 ) {
     write(dx, streaming, Backward { x, dy, coefficients });
+}
+
+/// `dx = g·dy`, g per column: running statistics do not depend on x.
+struct Scaled<'a, E: Element> {
+    dy: &'a [E],
+    g: &'a [E::Acc],
+}
+
+impl<E: Element> Fill<E::Acc> for Scaled<'_, E> {
+    #[inline(always)]
+    fn fill(&self, first: usize, out: &mut [E::Acc]) {
+        let len = out.len();
+        let (dy, g) = (&self.dy[first..][..len], &self.g[first..][..len]);
+        for j in 0..len {
+            out[j] = dy[j].load() * g[j];
+        }
+    }
+}
+
+#[inline(always)]
+pub fn scale<E: Element>(dy: &[E], dx: &mut [E], g: &[E::Acc], streaming: bool) {
+    write(dx, streaming, Scaled { dy, g });
 }

@@ -2,9 +2,12 @@
 //! `spikenorm_core::norm` between, and the same tile written while it is still in cache.
 
 mod backward;
+mod empty;
 mod forward;
 mod kernels_long;
 mod kernels_short;
+#[cfg(test)]
+mod range_tests;
 mod small;
 mod sums;
 #[cfg(test)]
@@ -20,7 +23,9 @@ use crate::backend::CpuTensor;
 use crate::element::{Element, fast};
 
 pub fn forward<E: Element>(call: &NormForward<'_, HostMemory>) -> Result<NormOutput<HostMemory>> {
-    if tiny::fits(E::DTYPE, call.grid) {
+    if call.grid.is_empty() {
+        empty::forward(call, E::DTYPE)
+    } else if tiny::fits(E::DTYPE, call.grid) {
         tiny::forward::<fast::F32>(call)
     } else {
         forward::forward::<E>(call)
@@ -29,7 +34,9 @@ pub fn forward<E: Element>(call: &NormForward<'_, HostMemory>) -> Result<NormOut
 
 /// What a forward saved does not depend on which way it went.
 pub fn backward<E: Element>(saved: &NormSaved<HostMemory>, dy: &CpuTensor) -> Result<NormGrads<HostMemory>> {
-    if tiny::fits(E::DTYPE, saved.grid) {
+    if saved.grid.is_empty() {
+        empty::backward(saved, dy)
+    } else if tiny::fits(E::DTYPE, saved.grid) {
         tiny::backward::<fast::F32>(saved, dy)
     } else {
         backward::backward::<E>(saved, dy)

@@ -1,11 +1,12 @@
 //! The `[rows, C]` tensors beside the grid: read as float64, written in the parameter dtype.
 
-use spikenorm_core::norm::{NormSaved, NormSpec, RowStatistics};
+use spikenorm_core::norm::{NormForward, NormSaved, NormSpec, RowStatistics, Statistics};
 use spikenorm_core::{DType, Grid, Result};
 
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::Real;
-use crate::tensor_ops::{read_f64, write_f64};
+use crate::HostMemory;
+use crate::tensor_ops::{copy_of, read_f64, write_f64};
 
 /// Mean (also as what the type the sweep computes in holds of it, and the rest) and 1/√(v + eps), `[rows * C]` each.
 pub struct Normalizer<A> {
@@ -25,7 +26,7 @@ impl<A: Real> Normalizer<A> {
         Self { mean, high, low, rstd }
     }
 
-    pub fn from_saved(saved: &NormSaved<crate::HostMemory>) -> Result<Self> {
+    pub fn from_saved(saved: &NormSaved<HostMemory>) -> Result<Self> {
         let mut mean = read_f64(&saved.statistics)?;
         let rstd = mean.split_off(mean.len() / 2);
         Ok(Self::from_parts(mean, rstd))
@@ -36,8 +37,25 @@ fn rstd(spec: &NormSpec, statistics: &RowStatistics) -> Vec<f64> {
     statistics.var.iter().map(|v| 1.0 / (v + spec.eps).sqrt()).collect()
 }
 
+/// What backward needs of a forward.
+// Of no type, and so once in the binary.
+#[inline(never)]
+pub fn save(call: &NormForward<'_, HostMemory>, statistics: &RowStatistics) -> Result<NormSaved<HostMemory>> {
+    let copy = |tensor: Option<&CpuTensor>| tensor.map(copy_of).transpose();
+    Ok(NormSaved {
+        spec: call.spec.clone(),
+        grid: call.grid,
+        x: call.x.clone(),
+        statistics: saved_statistics(call.spec, statistics, call.grid.c)?,
+        batch_statistics: matches!(call.statistics, Statistics::Batch(_)),
+        weight: copy(call.weight)?,
+        bias: copy(call.bias)?,
+        scale: copy(call.scale)?,
+    })
+}
+
 /// The statistics as backward reads them: `[2, rows, C]`, mean and 1/√(v + eps), in float64.
-pub fn saved_statistics(spec: &NormSpec, statistics: &RowStatistics, channels: usize) -> Result<CpuTensor> {
+fn saved_statistics(spec: &NormSpec, statistics: &RowStatistics, channels: usize) -> Result<CpuTensor> {
     let mut values = statistics.mean.clone();
     values.extend(rstd(spec, statistics));
     from_f64(&values, &[2, statistics.mean.len() / channels.max(1), channels], DType::F64)
@@ -53,7 +71,7 @@ pub fn from_f64(values: &[f64], shape: &[usize], dtype: DType) -> Result<CpuTens
 // Of no type, and so once in the binary.
 #[inline(never)]
 pub fn update_running(
-    update: &spikenorm_core::norm::RunningUpdate<'_, crate::HostMemory>,
+    update: &spikenorm_core::norm::RunningUpdate<'_, HostMemory>,
     spec: &NormSpec,
     grid: Grid,
     batch: &RowStatistics,

@@ -10,7 +10,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use spikenorm_core::norm::{NormForward, NormGrads, NormOutput, NormSaved, Statistics};
+use spikenorm_core::norm::{DxCoefficients, NormForward, NormGrads, NormOutput, NormSaved, Statistics};
 use spikenorm_core::{DType, Grid, Result};
 
 use crate::HostMemory;
@@ -392,8 +392,15 @@ fn backward_blocks<E: InFours>(pass: BackwardPass<'_, E>, grid: Grid) -> f64 {
         }
 
         let mut coefficients = [[E::Acc::default(); BLOCK]; 5];
+        let mut k = [DxCoefficients::default(); BLOCK];
+        let mut is_scaled = false;
+        for i in 0..channels {
+            k[i].k2 = scale * weights[i] * inverse * s2[i];
+            is_scaled |= k[i].is_out_of_range(rstds[i]);
+        }
         for i in 0..BLOCK {
-            let gain = scale * weights[i] * rstds[i];
+            let scaled = if is_scaled { rstds[i] / k[i].scale(rstds[i]) } else { rstds[i] };
+            let gain = scale * weights[i] * scaled;
             let (high, low) = E::Acc::split(means[i]);
             coefficients[0][i] = high;
             coefficients[1][i] = E::Acc::from_f64(low);
@@ -405,13 +412,29 @@ fn backward_blocks<E: InFours>(pass: BackwardPass<'_, E>, grid: Grid) -> f64 {
         for i in 0..channels {
             let (high, low, g, c1, c2) = (highs[i], lows[i], gains[i], firsts[i], seconds[i]);
             for row in rows(grid, c0 + i) {
-                write_row(&x[row.clone()], &dy[row.clone()], &mut dx[row], |x, dy| {
-                    E::store(dy.load() * g - c1 - ((x.load() - high) - low) * c2)
-                });
+                let dy = &dy[row.clone()];
+                if pass.batch_statistics {
+                    write_row(&x[row.clone()], dy, &mut dx[row.clone()], |x, dy| {
+                        E::store(dy.load() * g - c1 - ((x.load() - high) - low) * c2)
+                    });
+                } else {
+                    // Running statistics do not depend on x.
+                    write_row(dy, dy, &mut dx[row.clone()], |dy, _| E::store(dy.load() * g));
+                }
+                if is_scaled {
+                    scale_back(&mut dx[row], k[i].scale(rstds[i]));
+                }
             }
         }
     }
     scale_grad
+}
+
+#[cold]
+#[inline(never)]
+fn scale_back<E: Element>(dx: &mut [E], scale: f64) {
+    let scale = E::Acc::from_f64(scale);
+    dx.iter_mut().for_each(|dx| *dx = E::store(dx.load() * scale));
 }
 
 pub fn backward<E: InFours>(saved: &NormSaved<HostMemory>, dy: &CpuTensor) -> Result<NormGrads<HostMemory>> {

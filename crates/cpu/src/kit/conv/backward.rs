@@ -14,7 +14,7 @@ use crate::kit::scratch::{Scratch, row_sum};
 use crate::kit::unfold::Unfold;
 use crate::matmul::{Matrix, MatrixMut, multiply};
 use crate::parallel::for_each;
-use crate::tensor_ops::write_f64;
+use crate::tensor_ops::{fill, write_f64};
 
 /// Sums of the gradients of weight and bias over a group of samples.
 type Sums = (Scratch, Vec<f64>);
@@ -35,6 +35,9 @@ pub fn backward<A: Real>(
     needs_dx: bool,
 ) -> Result<LayerGrads<HostMemory>> {
     let (spec, frames) = (&saved.spec, saved.frames);
+    if frames.samples == 0 {
+        return no_grads::<A>(saved, needs_dx);
+    }
     let inputs = frames.samples * frames.channels * frames.input_plane();
     let outputs = frames.samples * spec.out_channels * frames.output_plane();
     let mut out = HostMemory::take(if needs_dx { inputs * size_of::<A>() } else { 0 })?;
@@ -61,6 +64,20 @@ pub fn backward<A: Real>(
         dx: needs_dx.then(|| CpuTensor::new(out, &saved.x.shape, A::DTYPE)),
         weight: WeightGrad::new(spec, turned.is_some()).merge::<A>(weight, &saved.weight.shape)?,
         bias: if saved.has_bias { Some(merge_bias::<A>(&bias, spec.out_channels)?) } else { None },
+    })
+}
+
+/// Of no samples.
+fn no_grads<A: Real>(saved: &Conv2dSaved<HostMemory>, needs_dx: bool) -> Result<LayerGrads<HostMemory>> {
+    let zeros = |shape: &[usize]| -> Result<CpuTensor> {
+        let grad = Cpu.allocate(shape, A::DTYPE)?;
+        fill(&grad, 0.0)?;
+        Ok(grad)
+    };
+    Ok(LayerGrads {
+        dx: needs_dx.then(|| Cpu.allocate(&saved.x.shape, A::DTYPE)).transpose()?,
+        weight: zeros(&saved.weight.shape)?,
+        bias: saved.has_bias.then(|| zeros(&[saved.spec.out_channels])).transpose()?,
     })
 }
 

@@ -15,7 +15,7 @@ use self::tiles::{Plan, multiply_to_tile, unfold_tile};
 use super::scratch::Scratch;
 use super::unfold::Unfold;
 use crate::HostMemory;
-use crate::backend::CpuTensor;
+use crate::backend::{Cpu, CpuTensor};
 use crate::element::Real;
 use crate::matmul::Matrix;
 use crate::parallel::for_each;
@@ -25,6 +25,11 @@ pub fn forward<A: Real>(
     call: &Conv2dForward<'_, HostMemory>,
 ) -> Result<LayerOutput<HostMemory, Conv2dSaved<HostMemory>>> {
     let (spec, frames) = (call.spec, call.frames);
+    let saved = call.record.then(|| save(call)).transpose()?;
+    let output_shape = frames.output_shape(&call.x.shape, spec.out_channels);
+    if frames.samples == 0 {
+        return Ok(LayerOutput { y: Cpu.allocate(&output_shape, A::DTYPE)?, saved });
+    }
     let (inputs, outputs) =
         (frames.channels * frames.input_plane(), spec.out_channels * frames.output_plane());
     let mut out = HostMemory::take(frames.samples * outputs * size_of::<A>())?;
@@ -58,17 +63,15 @@ pub fn forward<A: Real>(
     .into_iter()
     .collect::<Result<()>>()?;
 
-    let y = CpuTensor::new(out, &frames.output_shape(&call.x.shape, spec.out_channels), A::DTYPE);
-    let saved = if call.record {
-        Some(Conv2dSaved {
-            spec: spec.clone(),
-            frames,
-            x: call.x.clone(),
-            weight: copy_of(call.weight)?,
-            has_bias: call.bias.is_some(),
-        })
-    } else {
-        None
-    };
-    Ok(LayerOutput { y, saved })
+    Ok(LayerOutput { y: CpuTensor::new(out, &output_shape, A::DTYPE), saved })
+}
+
+fn save(call: &Conv2dForward<'_, HostMemory>) -> Result<Conv2dSaved<HostMemory>> {
+    Ok(Conv2dSaved {
+        spec: call.spec.clone(),
+        frames: call.frames,
+        x: call.x.clone(),
+        weight: copy_of(call.weight)?,
+        has_bias: call.bias.is_some(),
+    })
 }

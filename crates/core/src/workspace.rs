@@ -1,0 +1,96 @@
+//! Working memory whose size follows from a call's arguments. Where there is none left, that is an error and not the end of
+//! the process, as it is with `vec!` and `collect`.
+
+use crate::{Error, ErrorCode, Result};
+
+/// Says that so much memory could not be had.
+pub fn out_of_memory(bytes: usize) -> Error {
+    Error::new(
+        ErrorCode::OutOfMemory,
+        format!("cannot allocate {bytes} bytes; dispose() of tensors or use a smaller batch"),
+    )
+}
+
+/// An empty vector with room for `len` values.
+pub fn with_capacity<T>(len: usize) -> Result<Vec<T>> {
+    let mut values = Vec::new();
+    if len == 0 || size_of::<T>() == 0 {
+        return Ok(values);
+    }
+    failpoint::pass()?;
+    values.try_reserve_exact(len).map_err(|_| out_of_memory(len.saturating_mul(size_of::<T>())))?;
+    Ok(values)
+}
+
+/// `len` times the same value.
+pub fn filled<T: Clone>(value: T, len: usize) -> Result<Vec<T>> {
+    let mut values = with_capacity(len)?;
+    values.resize(len, value);
+    Ok(values)
+}
+
+pub fn copied<T: Copy>(values: &[T]) -> Result<Vec<T>> {
+    let mut copy = with_capacity(values.len())?;
+    copy.extend_from_slice(values);
+    Ok(copy)
+}
+
+/// What an iterator yields, as many as its size hint says at least.
+pub fn collect<T>(items: impl IntoIterator<Item = T>) -> Result<Vec<T>> {
+    let items = items.into_iter();
+    let (least, most) = items.size_hint();
+    let mut values = with_capacity(least)?;
+    if most == Some(least) {
+        values.extend(items);
+        return Ok(values);
+    }
+    for item in items {
+        push(&mut values, item)?;
+    }
+    Ok(values)
+}
+
+/// The same of an iterator over results, up to the first error.
+pub fn try_collect<T>(items: impl ExactSizeIterator<Item = Result<T>>) -> Result<Vec<T>> {
+    let mut values = with_capacity(items.len())?;
+    for item in items {
+        values.push(item?);
+    }
+    Ok(values)
+}
+
+pub fn push<T>(values: &mut Vec<T>, item: T) -> Result<()> {
+    if values.len() == values.capacity() {
+        values.try_reserve(1).map_err(|_| out_of_memory(size_of_val(&values[..]).saturating_mul(2)))?;
+    }
+    values.push(item);
+    Ok(())
+}
+
+/// Lets tests make the n-th allocation of a thread fail.
+pub mod failpoint {
+    use crate::Result;
+
+    #[cfg(feature = "failpoints")]
+    thread_local! {
+        static LEFT: std::cell::Cell<usize> = const { std::cell::Cell::new(usize::MAX) };
+    }
+
+    /// From now on, in this thread, so many allocations are made and every later one fails; `None`: all are made.
+    #[cfg(feature = "failpoints")]
+    pub fn set(allocations: Option<usize>) {
+        LEFT.set(allocations.unwrap_or(usize::MAX));
+    }
+
+    /// Counts an allocation.
+    #[inline(always)]
+    pub fn pass() -> Result<()> {
+        #[cfg(feature = "failpoints")]
+        match LEFT.get() {
+            usize::MAX => {}
+            0 => return Err(super::out_of_memory(0)),
+            left => LEFT.set(left - 1),
+        }
+        Ok(())
+    }
+}
