@@ -1,12 +1,13 @@
 //! The generator behind parameter initialisation: one per JavaScript thread, seeded alike.
 
 use std::cell::RefCell;
+use std::hint::black_box;
 
 use napi_derive::napi;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
-use spikenorm_core::{DType, bail};
+use spikenorm_core::{DType, bail, workspace};
 
 use crate::device::{Place, on_device};
 use crate::error::{Checked, Result, face};
@@ -30,25 +31,43 @@ pub fn tensor_uniform(target: f64, low: f64, high: f64) -> Result<()> {
     face(|| on_device!(device_of(target)?, backend => uniform(backend, target, low, high)))
 }
 
+/// Values drawn and uploaded at a time.
+const CHUNK: usize = 1 << 16;
+
 /// The numbers are drawn on the host, so that a seed means the same on every device.
 fn uniform<B: Place>(backend: &B, target: Handle, low: f64, high: f64) -> Checked<()> {
     let target = tensor(backend, "tensor", target)?;
     if !target.dtype.is_float() {
         bail!(Dtype, "uniform: expected a floating-point tensor, got {}", target.dtype.name());
     }
-    let values: Vec<f64> = GENERATOR.with_borrow_mut(|generator| {
-        (0..target.len()).map(|_| low + (high - low) * generator.random::<f64>()).collect()
-    });
-    let wide = backend.upload(bytemuck::cast_slice(&values), &target.shape, DType::F64)?;
-    backend.copy(&target, &wide)
+    let len = target.len();
+    let target = target.reshape(&[len])?;
+    let mut values = workspace::with_capacity(CHUNK.min(len))?;
+    // Stored when all is done: a call that throws draws nothing.
+    let mut generator = GENERATOR.with_borrow(Pcg64::clone);
+    for first in (0..len).step_by(CHUNK) {
+        let count = CHUNK.min(len - first);
+        values.clear();
+        values.extend((0..count).map(|_| low + (high - low) * generator.random::<f64>()));
+        let wide = backend.upload(bytemuck::cast_slice(&values), &[count], DType::F64)?;
+        backend.copy(&target.rows(first, count), &wide)?;
+    }
+    GENERATOR.set(generator);
+    Ok(())
 }
 
-/// A random permutation of 0 … n − 1.
+/// Makes `target` a random permutation of 0 … n − 1. Refuses where there is no room for an array of as many JavaScript
+/// numbers beside it: V8 would end the process.
 #[napi]
-pub fn randperm(n: u32) -> Result<Vec<u32>> {
+pub fn randperm(target: &mut [u32]) -> Result<()> {
     face(|| {
-        let mut permutation: Vec<u32> = (0..n).collect();
-        GENERATOR.with_borrow_mut(|generator| permutation.shuffle(generator));
-        Ok(permutation)
+        let room = workspace::with_capacity::<f64>(target.len())?;
+        // Else the compiler would not try.
+        drop(black_box(room));
+        for (value, place) in target.iter_mut().zip(0..) {
+            *value = place;
+        }
+        GENERATOR.with_borrow_mut(|generator| target.shuffle(generator));
+        Ok(())
     })
 }

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use gemm::Parallelism;
+use spikenorm_core::{Result, workspace};
 
 use crate::element::Real;
 
@@ -76,15 +77,21 @@ fn holds<A>(data: &[A], rows: usize, cols: usize, stride: usize) -> bool {
 }
 
 /// `out = a·b`, or `out += a·b`.
-pub fn multiply<A: Real>(mut out: MatrixMut<'_, A>, a: Matrix<'_, A>, b: Matrix<'_, A>, accumulate: bool) {
+pub fn multiply<A: Real>(
+    mut out: MatrixMut<'_, A>,
+    a: Matrix<'_, A>,
+    b: Matrix<'_, A>,
+    accumulate: bool,
+) -> Result<()> {
     assert_eq!((out.rows, out.cols), (a.rows, b.cols), "the product's size");
     assert_eq!(a.cols, b.rows, "the factors' common extent");
     if a.cols == 0 && !accumulate {
         out.rows_mut().for_each(|row| row.fill(A::default()));
     }
     if out.rows == 0 || out.cols == 0 || a.cols == 0 {
-        return;
+        return Ok(());
     }
+    expect_room_to_pack::<A>(a.rows, b.cols, a.cols)?;
     let one = A::from_f64(1.0);
     // SAFETY: each pointer comes with extents and strides that stay within its slice (asserted in `strided` and above; rows
     // and columns exchanged together reach the same elements), `out` is borrowed mutably and so does not overlap the
@@ -112,6 +119,21 @@ pub fn multiply<A: Real>(mut out: MatrixMut<'_, A>, a: Matrix<'_, A>, b: Matrix<
             Parallelism::None,
         );
     }
+    Ok(())
+}
+
+/// Values of a row of a factor that gemm packs at a time, at most.
+const PACKED_DEPTH: usize = 512;
+/// What it packs fits into a last-level cache.
+const PACKED_BYTES: usize = 32 << 20;
+
+/// The gemm crate allocates what it packs factors into itself, and ends the process where it cannot: so it is tried before.
+fn expect_room_to_pack<A>(m: usize, n: usize, k: usize) -> Result<()> {
+    let bytes = (m + n).saturating_mul(k.min(PACKED_DEPTH)).saturating_mul(size_of::<A>());
+    let room = workspace::with_capacity::<u8>(bytes.min(PACKED_BYTES))?;
+    // Else the compiler would not try.
+    std::hint::black_box(&room);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -145,7 +167,7 @@ mod tests {
             };
             let start: Vec<f64> = (0..m * (n + gap)).map(|i| value(i + 9)).collect();
             let mut out = start.clone();
-            multiply(MatrixMut::strided(&mut out, m, n, n + gap), left, right, accumulate);
+            multiply(MatrixMut::strided(&mut out, m, n, n + gap), left, right, accumulate).expect("memory");
             for i in 0..m {
                 for j in 0..n + gap {
                     let at_a = |p: usize| if ta { a[p * a_cols + i] } else { a[i * a_cols + p] };

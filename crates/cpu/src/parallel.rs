@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use spikenorm_core::{Error, ErrorCode, Result};
+use spikenorm_core::{Error, ErrorCode, Result, workspace};
 
 /// Work below this many bytes is done on the calling thread: handing it out costs about 5 µs.
 pub const SERIAL_BYTES: usize = 128 << 10;
@@ -60,37 +60,42 @@ pub fn num_threads() -> Result<usize> {
 }
 
 /// Runs `task` for every item, in parallel when `bytes` of memory traffic make it worth while.
-/// Items must be independent; results come back in order.
-pub fn for_each<I, R>(bytes: usize, items: Vec<I>, task: impl Fn(I) -> R + Sync + Send) -> Result<Vec<R>>
+/// Items must be independent; results come back in order, or the first error.
+pub fn for_each<I, R>(
+    bytes: usize,
+    items: Vec<I>,
+    task: impl Fn(I) -> Result<R> + Sync + Send,
+) -> Result<Vec<R>>
 where
     I: Send,
     R: Send,
 {
-    let slots: Vec<_> = items.into_iter().map(|item| Mutex::new((Some(item), None))).collect();
+    let slots = workspace::collect(items.into_iter().map(|item| Mutex::new((Some(item), None))))?;
     run(bytes, slots.len(), &|index| {
         // Nobody else has this index, so the lock is free.
         let mut slot = slots[index].lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(item) = slot.0.take() {
             slot.1 = Some(task(item));
         }
-    })?;
-    let result = |slot: Mutex<(Option<I>, Option<R>)>| {
+    });
+    let result = |slot: Mutex<(Option<I>, Option<Result<R>>)>| {
         slot.into_inner().unwrap_or_else(PoisonError::into_inner).1.expect("every index has been run")
     };
-    Ok(slots.into_iter().map(result).collect())
+    workspace::try_collect(slots.into_iter().map(result))
 }
 
 /// Not generic, and the only one to call `task`: the callers' loops would be in the binary once for each place.
-fn run(bytes: usize, count: usize, task: &(dyn Fn(usize) + Sync)) -> Result<()> {
-    if bytes >= SERIAL_BYTES && count > 1 {
-        let team = team()?;
-        if team.threads > 1 {
-            in_parallel(&team, count, task);
-            return Ok(());
-        }
+fn run(bytes: usize, count: usize, task: &(dyn Fn(usize) + Sync)) {
+    // Where no threads can be had, for want of memory, the calling one comes to the same result.
+    if bytes >= SERIAL_BYTES
+        && count > 1
+        && let Ok(team) = team()
+        && team.threads > 1
+    {
+        in_parallel(&team, count, task);
+    } else {
+        (0..count).for_each(task);
     }
-    (0..count).for_each(task);
-    Ok(())
 }
 
 /// Everyone has a share of neighbouring indices, and takes from the others' when it is done: neighbours touch neighbouring

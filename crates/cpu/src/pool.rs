@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use spikenorm_core::workspace::failpoint;
 use spikenorm_core::{Error, ErrorCode, Result};
 
 use crate::block::{Block, Line};
@@ -63,6 +64,7 @@ fn kept(peak: usize) -> usize {
 
 /// A block of at least `bytes` bytes with unspecified (initialised) contents.
 pub fn take(bytes: usize) -> Result<Block> {
+    failpoint::pass()?;
     let lines = size_class(bytes.div_ceil(size_of::<Line>()).max(1));
     let reused = {
         let mut pool = lock();
@@ -100,10 +102,14 @@ pub fn give(block: Block) {
     pool.stats.allocated -= bytes;
     let keep = kept(pool.recent_peaks[0].max(pool.recent_peaks[1]));
     if pool.stats.allocated + pool.stats.cached + bytes <= keep {
-        pool.stats.cached += bytes;
-        match pool.small.get_mut(lines) {
-            Some(small) => small.push(block),
-            None => pool.free.entry(lines).or_default().push(block),
+        let list = match pool.small.get_mut(lines) {
+            Some(small) => small,
+            None => pool.free.entry(lines).or_default(),
+        };
+        // Without memory for its place, the block itself is given back.
+        if list.try_reserve(1).is_ok() {
+            list.push(block);
+            pool.stats.cached += bytes;
         }
     }
 }

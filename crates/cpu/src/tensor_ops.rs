@@ -2,7 +2,7 @@
 
 use bytemuck::Pod;
 use half::{bf16, f16};
-use spikenorm_core::{DType, Result};
+use spikenorm_core::{DType, Result, workspace};
 
 use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
@@ -92,9 +92,9 @@ macro_rules! with_scalar {
 /// All values as float64 (int64 beyond 2^53 is rounded).
 pub fn read_f64(tensor: &CpuTensor) -> Result<Vec<f64>> {
     let memory = tensor.memory.read()?;
-    Ok(with_scalar!(tensor.dtype, E => {
-        memory.slice::<E>(tensor.offset, tensor.len()).iter().map(|v| v.widen()).collect()
-    }))
+    with_scalar!(tensor.dtype, E => {
+        workspace::collect(memory.slice::<E>(tensor.offset, tensor.len()).iter().map(|v| v.widen()))
+    })
 }
 
 /// Overwrites all values, rounded once.
@@ -134,12 +134,14 @@ pub fn copy_into(target: &CpuTensor, source: &CpuTensor) -> Result<()> {
     let len = source.len();
     if is_half(source.dtype) && target.dtype == DType::F32 {
         return with_float!(source.dtype, E => {
-            in_tasks(from.slice::<E>(source.offset, len), to.slice(target.offset, len), load_all)
+            in_tasks(from.slice::<E>(source.offset, len), to.slice(target.offset, len), load_all);
+            Ok(())
         });
     }
     if source.dtype == DType::F32 && is_half(target.dtype) {
         return with_float!(target.dtype, E => {
-            in_tasks(from.slice(source.offset, len), to.slice::<E>(target.offset, len), store_all)
+            in_tasks(from.slice(source.offset, len), to.slice::<E>(target.offset, len), store_all);
+            Ok(())
         });
     }
     with_scalar!(source.dtype, S => {
@@ -157,11 +159,19 @@ pub fn copy_into(target: &CpuTensor, source: &CpuTensor) -> Result<()> {
     Ok(())
 }
 
-fn in_tasks<S: Sync, T: Send>(from: &[S], to: &mut [T], convert: fn(&[S], &mut [T])) -> Result<()> {
+fn in_tasks<S: Sync, T: Send>(from: &[S], to: &mut [T], convert: fn(&[S], &mut [T])) {
     let bytes = size_of_val(from) + size_of_val(to);
-    let tasks: Vec<_> = from.chunks(TASK_VALUES).zip(to.chunks_mut(TASK_VALUES)).collect();
-    for_each(bytes, tasks, |(from, to)| convert(from, to))?;
-    Ok(())
+    let tasks = workspace::collect(from.chunks(TASK_VALUES).zip(to.chunks_mut(TASK_VALUES)));
+    let done = tasks.and_then(|tasks| {
+        for_each(bytes, tasks, |(from, to)| {
+            convert(from, to);
+            Ok(())
+        })
+    });
+    // Without memory for tasks it is done all the same: callers have changed other tensors by now.
+    if done.is_err() {
+        convert(from, to);
+    }
 }
 
 vectorized! {
@@ -213,8 +223,10 @@ pub fn add(a: &CpuTensor, b: &CpuTensor) -> Result<CpuTensor> {
         let sums = out.as_mut_slice::<E>()[..len].chunks_mut(TASK_VALUES);
         let left = left.slice::<E>(a.offset, len).chunks(TASK_VALUES);
         let right = right.slice::<E>(b.offset, len).chunks(TASK_VALUES);
-        let tasks: Vec<_> = sums.zip(left.zip(right)).collect();
-        for_each(3 * a.bytes(), tasks, |(sum, (a, b))| add_into(sum, a, b))?;
+        for_each(3 * a.bytes(), workspace::collect(sums.zip(left.zip(right)))?, |(sum, (a, b))| {
+            add_into(sum, a, b);
+            Ok(())
+        })?;
     });
     Ok(CpuTensor::new(out, &a.shape, a.dtype))
 }

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::{ChannelMoments, NormSpec, Rows};
-use crate::Grid;
+use crate::{Grid, Result, workspace};
 
 /// Statistics a forward applies, `[rows * C]` each.
 pub struct RowStatistics {
@@ -15,17 +15,20 @@ pub struct RowStatistics {
 
 impl RowStatistics {
     /// From the moments of the cells of each step.
-    pub fn from_cells(spec: &NormSpec, cells: &[ChannelMoments]) -> Self {
-        let mut rows = vec![ChannelMoments::default(); spec.statistics.count(cells.len())];
+    pub fn from_cells(spec: &NormSpec, cells: &[ChannelMoments]) -> Result<Self> {
+        let channels = cells.first().map_or(0, |cell| cell.mean.len());
+        let rows = (0..spec.statistics.count(cells.len())).map(|_| ChannelMoments::none(channels));
+        let mut rows = workspace::try_collect(rows)?;
         for (t, cells) in cells.iter().enumerate() {
             rows[spec.statistics.of(t)].merge(cells);
         }
-        let (mut mean, mut var) = (Vec::new(), Vec::new());
+        let values = rows.len() * channels;
+        let (mut mean, mut var) = (workspace::with_capacity(values)?, workspace::with_capacity(values)?);
         for row in rows {
             mean.extend(row.mean);
             var.extend(row.m2.iter().map(|m2| m2 / row.count));
         }
-        Self { mean, var }
+        Ok(Self { mean, var })
     }
 }
 
@@ -132,12 +135,12 @@ pub struct ParameterGrads {
 }
 
 impl ParameterGrads {
-    pub fn of(affine: &Affine<'_>, grid: Grid, cells: &[CellSums]) -> Self {
+    pub fn of(affine: &Affine<'_>, grid: Grid, cells: &[CellSums]) -> Result<Self> {
         let spec = affine.spec;
         let present = |rows: Rows, given: bool| if given { rows.count(grid.t) * grid.c } else { 0 };
-        let mut weight = vec![0.0; present(spec.weight, affine.weight.is_some())];
-        let mut bias = vec![0.0; present(spec.bias, affine.bias.is_some())];
-        let mut scale = vec![0.0; if affine.scale.is_some() { grid.t } else { 0 }];
+        let mut weight = workspace::filled(0.0, present(spec.weight, affine.weight.is_some()))?;
+        let mut bias = workspace::filled(0.0, present(spec.bias, affine.bias.is_some()))?;
+        let mut scale = workspace::filled(0.0, if affine.scale.is_some() { grid.t } else { 0 })?;
         for t in 0..grid.t {
             let p = affine.scale(t);
             for c in 0..grid.c {
@@ -153,6 +156,6 @@ impl ParameterGrads {
                 }
             }
         }
-        Self { weight, bias, scale }
+        Ok(Self { weight, bias, scale })
     }
 }

@@ -1,5 +1,7 @@
 //! Count, mean and sum of squared deviations, merged by Chan's formula.
 
+use crate::{Result, workspace};
+
 /// Of one set of values.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Moments {
@@ -48,20 +50,31 @@ pub struct ChannelMoments {
 }
 
 impl ChannelMoments {
+    /// Of no values.
+    pub fn none(channels: usize) -> Result<Self> {
+        Ok(Self {
+            count: 0.0,
+            mean: workspace::filled(0.0, channels)?,
+            m2: workspace::filled(0.0, channels)?,
+        })
+    }
+
     /// From the moments of each channel, which are of as many values each.
-    pub fn of(cells: &[Moments]) -> Self {
-        Self {
+    pub fn of(cells: &[Moments]) -> Result<Self> {
+        Ok(Self {
             count: cells.first().map_or(0.0, |cell| cell.count),
-            mean: cells.iter().map(|cell| cell.mean).collect(),
-            m2: cells.iter().map(|cell| cell.m2).collect(),
-        }
+            mean: workspace::collect(cells.iter().map(|cell| cell.mean))?,
+            m2: workspace::collect(cells.iter().map(|cell| cell.m2))?,
+        })
     }
 
     /// Merges the moments of as many channels.
     #[inline(always)]
     pub fn merge(&mut self, other: &Self) {
         if self.count == 0.0 {
-            self.clone_from(other);
+            self.count = other.count;
+            self.mean.copy_from_slice(&other.mean);
+            self.m2.copy_from_slice(&other.m2);
         } else if other.count != 0.0 {
             let count = self.count + other.count;
             let (share, product) = (other.count / count, self.count * other.count / count);
@@ -100,9 +113,10 @@ mod tests {
                 parts[n].iter().map(|values| values[c]).collect()
             };
             let half = |n: std::ops::Range<usize>| match n.len() {
-                0 => ChannelMoments::default(),
+                0 => ChannelMoments::none(3),
                 _ => ChannelMoments::of(&[0, 1, 2].map(|c| moments(&channel(c, n.clone())))),
-            };
+            }
+            .expect("memory");
             let mut merged = half(0..cut);
             merged.merge(&half(cut..parts.len()));
             prop_assert_eq!(merged.count, parts.len() as f64);

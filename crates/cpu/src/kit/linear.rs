@@ -1,8 +1,8 @@
 //! The fully connected layer on the CPU: matrix products cut into rows of their result, from the shape
 //! alone, so that no task shares a sum with another.
 
-use spikenorm_core::Result;
 use spikenorm_core::kit::{LayerGrads, LayerOutput, LinearForward, LinearSaved};
+use spikenorm_core::{Result, workspace};
 
 use super::scratch::row_sum;
 use crate::HostMemory;
@@ -11,7 +11,7 @@ use crate::element::Real;
 use crate::matmul::{Matrix, MatrixMut, multiply};
 use crate::parallel::{SERIAL_BYTES, for_each};
 use crate::simd::vectorized;
-use crate::tensor_ops::{copy_of, write_f64};
+use crate::tensor_ops::copy_of;
 
 /// Rows of a task of forward or dx.
 const ROWS: usize = 32;
@@ -39,14 +39,15 @@ pub fn forward<A: Real>(
     let bias = bias.map(|(memory, bias)| memory.slice::<A>(bias.offset, bias.len()));
 
     let ys = out.as_mut_slice::<A>()[..rows * outputs].chunks_mut(ROWS * outputs);
-    let tasks: Vec<_> = x.chunks(ROWS * inputs).zip(ys).collect();
+    let tasks = workspace::collect(x.chunks(ROWS * inputs).zip(ys))?;
     for_each(work(rows, inputs, outputs).min(64 * SERIAL_BYTES), tasks, |(x, y)| {
         let rows = x.len() / inputs;
         let weight = Matrix::new(weight, outputs, inputs).transposed();
-        multiply(MatrixMut::new(y, rows, outputs), Matrix::new(x, rows, inputs), weight, false);
+        multiply(MatrixMut::new(y, rows, outputs), Matrix::new(x, rows, inputs), weight, false)?;
         if let Some(bias) = bias {
             add_to_rows(y, bias);
         }
+        Ok(())
     })?;
 
     let y = CpuTensor::new(out, &spec.output_shape(&call.x.shape), A::DTYPE);
@@ -92,27 +93,29 @@ pub fn backward<A: Real>(
     let mut weight = HostMemory::take(outputs * inputs * size_of::<A>())?;
     let per_task = outputs.div_ceil(WEIGHT_TASKS).max(LEAST_WEIGHT_ROWS);
     let parts = weight.as_mut_slice::<A>()[..outputs * inputs].chunks_mut(per_task * inputs);
-    let tasks: Vec<_> = parts.enumerate().collect();
-    let bias = for_each(bytes, tasks, |(task, dw)| {
+    let tasks = workspace::collect(parts.enumerate())?;
+    let sums = for_each(bytes, tasks, |(task, dw)| {
         // dyᵀ of the task's features: gathered, so that the product reads it in order.
         let (first, count) = (task * per_task, dw.len() / inputs);
-        let mut transposed = vec![A::default(); count * rows];
+        let mut transposed = workspace::filled(A::default(), count * rows)?;
         for (row, dy) in gradient.chunks_exact(outputs).enumerate() {
             for (feature, value) in dy[first..first + count].iter().enumerate() {
                 transposed[feature * rows + row] = *value;
             }
         }
         let dw = MatrixMut::new(dw, count, inputs);
-        multiply(dw, Matrix::new(&transposed, count, rows), Matrix::new(x, rows, inputs), false);
+        multiply(dw, Matrix::new(&transposed, count, rows), Matrix::new(x, rows, inputs), false)?;
         let sums = transposed.chunks_exact(rows.max(1)).map(row_sum);
         // Without rows there is nothing to chunk, and every sum is zero.
-        sums.chain(std::iter::repeat(0.0)).take(count).collect::<Vec<f64>>()
-    })?
-    .concat();
+        workspace::collect(sums.chain(std::iter::repeat(0.0)).take(count))
+    })?;
 
     let bias = if saved.has_bias {
         let tensor = Cpu.allocate(&[outputs], dtype)?;
-        write_f64(&tensor, &bias)?;
+        let mut memory = tensor.memory.write()?;
+        let values = memory.slice::<A>(0, outputs).iter_mut();
+        values.zip(sums.iter().flatten()).for_each(|(value, sum)| *value = A::from_f64(*sum));
+        drop(memory);
         Some(tensor)
     } else {
         None
@@ -126,11 +129,11 @@ fn input_grad<A: Real>(saved: &LinearSaved<HostMemory>, dy: &[A], bytes: usize) 
     let weight = saved.weight.memory.read()?;
     let weight = weight.slice::<A>(saved.weight.offset, saved.weight.len());
     let dxs = out.as_mut_slice::<A>()[..saved.rows * inputs].chunks_mut(ROWS * inputs);
-    let tasks: Vec<_> = dy.chunks(ROWS * outputs).zip(dxs).collect();
+    let tasks = workspace::collect(dy.chunks(ROWS * outputs).zip(dxs))?;
     for_each(bytes, tasks, |(dy, dx)| {
         let rows = dy.len() / outputs;
         let weight = Matrix::new(weight, outputs, inputs);
-        multiply(MatrixMut::new(dx, rows, inputs), Matrix::new(dy, rows, outputs), weight, false);
+        multiply(MatrixMut::new(dx, rows, inputs), Matrix::new(dy, rows, outputs), weight, false)
     })?;
     Ok(CpuTensor::new(out, &saved.x.shape, A::DTYPE))
 }

@@ -1,7 +1,7 @@
 //! Cross entropy on the CPU, in float64: logits are small beside what made them.
 
 use spikenorm_core::kit::{CrossEntropyOutput, LogitsGrid};
-use spikenorm_core::{DType, Result};
+use spikenorm_core::{DType, Result, workspace};
 
 use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
@@ -12,9 +12,10 @@ fn classes(grid: LogitsGrid, labels: &CpuTensor) -> Result<Vec<usize>> {
     let class = |(sample, label): (usize, i64)| grid.class(sample, label);
     if labels.dtype == DType::U8 {
         let labels = memory.slice::<u8>(labels.offset, grid.n).iter().map(|&label| i64::from(label));
-        labels.enumerate().map(class).collect()
+        workspace::try_collect(labels.enumerate().map(class))
     } else {
-        memory.slice::<i64>(labels.offset, grid.n).iter().copied().enumerate().map(class).collect()
+        let labels = memory.slice::<i64>(labels.offset, grid.n).iter().copied();
+        workspace::try_collect(labels.enumerate().map(class))
     }
 }
 
@@ -26,7 +27,7 @@ pub fn cross_entropy(
     let classes = classes(grid, labels)?;
     let values = read_f64(logits)?;
     let step = grid.n * grid.k;
-    let mut decoded = vec![0.0; step];
+    let mut decoded = workspace::filled(0.0, step)?;
     for values in values.chunks_exact(step) {
         for (sum, value) in decoded.iter_mut().zip(values) {
             *sum += value;
@@ -46,7 +47,10 @@ pub fn cross_entropy(
         row[class] -= scale;
     }
     let grad = Cpu.allocate(&logits.shape, logits.dtype)?;
-    write_f64(&grad, &decoded.repeat(grid.t))?;
+    let steps = grad.reshape(&[grid.t, step])?;
+    for t in 0..grid.t {
+        write_f64(&steps.rows(t, 1), &decoded)?;
+    }
     let report = Cpu.allocate(&[3], DType::F64)?;
     // All labels are classes by now.
     write_f64(&report, &[loss / grid.n as f64, -1.0, correct as f64])?;

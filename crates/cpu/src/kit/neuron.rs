@@ -1,10 +1,10 @@
 //! Neurons on the CPU: a task owns a strip of them and walks t inside, so that voltages stay in registers
 //! or the nearest cache and memory is read once.
 
-use spikenorm_core::Result;
 use spikenorm_core::kit::{
     Charge, NeuronForward, NeuronGrads, NeuronGrid, NeuronOutput, NeuronSaved, NeuronSpec, Surrogate,
 };
+use spikenorm_core::{Result, workspace};
 
 use crate::HostMemory;
 use crate::backend::CpuTensor;
@@ -16,15 +16,15 @@ use crate::simd::vectorized;
 const STRIP: usize = 2048;
 
 /// Cuts `[T, neurons]` into strips, each a list of T pieces.
-fn cut<A>(values: &mut [A], grid: NeuronGrid) -> Vec<Vec<&mut [A]>> {
-    let mut strips: Vec<Vec<&mut [A]>> =
-        (0..grid.neurons.div_ceil(STRIP)).map(|_| Vec::with_capacity(grid.steps)).collect();
+fn cut<A>(values: &mut [A], grid: NeuronGrid) -> Result<Vec<Vec<&mut [A]>>> {
+    let strips = (0..grid.neurons.div_ceil(STRIP)).map(|_| workspace::with_capacity(grid.steps));
+    let mut strips: Vec<Vec<&mut [A]>> = workspace::try_collect(strips)?;
     for step in values.chunks_exact_mut(grid.neurons.max(1)) {
         for (piece, strip) in step.chunks_mut(STRIP).zip(&mut strips) {
             strip.push(piece);
         }
     }
-    strips
+    Ok(strips)
 }
 
 /// The piece of step `t` that strip `strip` covers, `len` neurons.
@@ -47,12 +47,12 @@ pub fn forward<A: Real>(call: &NeuronForward<'_, HostMemory>) -> Result<NeuronOu
     let initial = initial.as_ref().zip(call.state);
     let initial = initial.map(|(memory, state)| memory.slice::<A>(state.offset, grid.neurons));
 
-    let spikes = cut(&mut out.as_mut_slice::<A>()[..total], grid);
-    let mut hs = cut(&mut voltages.as_mut_slice::<A>()[..recorded], grid).into_iter();
+    let spikes = cut(&mut out.as_mut_slice::<A>()[..total], grid)?;
+    let mut hs = cut(&mut voltages.as_mut_slice::<A>()[..recorded], grid)?.into_iter();
     let vs = state.as_mut_slice::<A>()[..grid.neurons].chunks_mut(STRIP);
-    let tasks: Vec<_> =
-        spikes.into_iter().zip(vs).map(|(spikes, v)| (spikes, v, hs.next().unwrap_or_default())).collect();
-    for_each(2 * size_of_val(x), tasks.into_iter().enumerate().collect(), |(strip, (mut ys, v, mut hs))| {
+    let tasks = spikes.into_iter().zip(vs).map(|(spikes, v)| (spikes, v, hs.next().unwrap_or_default()));
+    let tasks = workspace::collect(tasks.enumerate())?;
+    for_each(2 * size_of_val(x), tasks, |(strip, (mut ys, v, mut hs))| {
         match initial {
             Some(initial) => v.copy_from_slice(piece(initial, grid, 0, strip, v.len())),
             None => v.fill(A::from_f64(spec.initial_voltage())),
@@ -60,6 +60,7 @@ pub fn forward<A: Real>(call: &NeuronForward<'_, HostMemory>) -> Result<NeuronOu
         for (t, y) in ys.iter_mut().enumerate() {
             step(spec, piece(x, grid, t, strip, y.len()), v, y, hs.get_mut(t).map(|h| &mut **h));
         }
+        Ok(())
     })?;
 
     let saved = call.record.then(|| NeuronSaved {
@@ -152,9 +153,9 @@ pub fn backward<A: Real>(
     let carried = carried.as_ref().zip(carry);
     let carried = carried.map(|(memory, tensor)| memory.slice::<A>(tensor.offset, grid.neurons));
 
-    let dxs = cut(&mut out.as_mut_slice::<A>()[..total], grid);
+    let dxs = cut(&mut out.as_mut_slice::<A>()[..total], grid)?;
     let carries = state.as_mut_slice::<A>()[..grid.neurons].chunks_mut(STRIP);
-    let tasks: Vec<_> = dxs.into_iter().zip(carries).enumerate().collect();
+    let tasks = workspace::collect(dxs.into_iter().zip(carries).enumerate())?;
     for_each(3 * size_of_val(gradient), tasks, |(strip, (mut dxs, carry))| {
         match carried {
             Some(carried) => carry.copy_from_slice(piece(carried, grid, 0, strip, carry.len())),
@@ -165,6 +166,7 @@ pub fn backward<A: Real>(
             let h = piece(voltages, grid, t, strip, len);
             step_backward(spec, h, piece(gradient, grid, t, strip, len), carry, dx);
         }
+        Ok(())
     })?;
     Ok(NeuronGrads {
         dx: CpuTensor::new(out, &saved.input_shape, A::DTYPE),

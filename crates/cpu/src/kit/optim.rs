@@ -1,7 +1,7 @@
 //! Optimiser steps on the CPU: one sweep over a parameter, its gradient and its moments.
 
 use spikenorm_core::kit::{AdamSpec, AdamStep, SgdSpec, SgdStep};
-use spikenorm_core::{DType, Result};
+use spikenorm_core::{DType, Result, workspace};
 
 use crate::HostMemory;
 use crate::element::Real;
@@ -21,13 +21,13 @@ pub fn sgd<A: Real>(call: &SgdStep<'_, HostMemory>) -> Result<()> {
     let offset = call.momentum.map_or(0, |momentum| momentum.offset);
     let mut buffers = momentum.as_mut().map(|memory| memory.slice::<A>(offset, len).chunks_mut(TASK_VALUES));
 
-    let tasks: Vec<_> = parameter
+    let tasks = parameter
         .chunks_mut(TASK_VALUES)
         .zip(grad.chunks(TASK_VALUES))
-        .map(|(parameter, grad)| (parameter, grad, buffers.as_mut().and_then(Iterator::next)))
-        .collect();
-    for_each(3 * size_of_val(grad), tasks, |(parameter, grad, buffer)| {
+        .map(|(parameter, grad)| (parameter, grad, buffers.as_mut().and_then(Iterator::next)));
+    for_each(3 * size_of_val(grad), workspace::collect(tasks)?, |(parameter, grad, buffer)| {
         sgd_update(call.spec, call.first, parameter, grad, buffer);
+        Ok(())
     })?;
     Ok(())
 }
@@ -48,9 +48,10 @@ pub fn adam<A: Real>(call: &AdamStep<'_, HostMemory>) -> Result<()> {
     let mut parameter = call.parameter.memory.write()?;
     let parameter = parameter.slice::<A>(call.parameter.offset, len).chunks_mut(TASK_VALUES);
 
-    let tasks: Vec<_> = parameter.zip(grad.chunks(TASK_VALUES)).zip(first.zip(second)).collect();
+    let tasks = workspace::collect(parameter.zip(grad.chunks(TASK_VALUES)).zip(first.zip(second)))?;
     for_each(4 * size_of_val(grad), tasks, |((parameter, grad), (first, second))| {
         adam_update(call.spec, step, parameter, grad, first, second);
+        Ok(())
     })?;
     *count = step;
     Ok(())

@@ -2,7 +2,7 @@
 
 use bytemuck::Pod;
 use spikenorm_core::kit::{AvgPoolSaved, Frames, LayerOutput, MaxPoolSaved, PoolSpec, Window};
-use spikenorm_core::{DType, Result};
+use spikenorm_core::{DType, Result, workspace};
 
 use crate::HostMemory;
 use crate::backend::CpuTensor;
@@ -73,7 +73,7 @@ pub fn average<A: Real>(spec: &PoolSpec, frames: Frames, x: &CpuTensor) -> Resul
     let values = memory.slice::<A>(x.offset, total * inputs);
     let share = share::<A>(spec);
     let ys = out.as_mut_slice::<A>()[..total * outputs].chunks_mut(planes(frames) * outputs);
-    let tasks: Vec<_> = values.chunks(planes(frames) * inputs).zip(ys).collect();
+    let tasks = workspace::collect(values.chunks(planes(frames) * inputs).zip(ys))?;
     for_each(size_of_val(values), tasks, |(x, y)| {
         for (x, y) in x.chunks_exact(inputs).zip(y.chunks_exact_mut(outputs)) {
             windows(&spec.window, frames, |out, v, h| {
@@ -82,6 +82,7 @@ pub fn average<A: Real>(spec: &PoolSpec, frames: Frames, x: &CpuTensor) -> Resul
                 y[out] = sum * share;
             });
         }
+        Ok(())
     })?;
     Ok(CpuTensor::new(out, &frames.output_shape(&x.shape, frames.channels), A::DTYPE))
 }
@@ -135,7 +136,7 @@ fn maximum_with<A: Real, I: Pod + Send>(
     let values = memory.slice::<A>(x.offset, total * inputs);
     let ys = out.as_mut_slice::<A>()[..total * outputs].chunks_mut(planes(frames) * outputs);
     let places = indices.as_mut_slice::<I>()[..total * outputs].chunks_mut(planes(frames) * outputs);
-    let tasks: Vec<_> = values.chunks(planes(frames) * inputs).zip(ys.zip(places)).collect();
+    let tasks = workspace::collect(values.chunks(planes(frames) * inputs).zip(ys.zip(places)))?;
     for_each(size_of_val(values), tasks, |(x, (y, places))| {
         let outputs = y.chunks_exact_mut(outputs).zip(places.chunks_exact_mut(outputs));
         for (x, (y, places)) in x.chunks_exact(inputs).zip(outputs) {
@@ -152,6 +153,7 @@ fn maximum_with<A: Real, I: Pod + Send>(
                 });
             });
         }
+        Ok(())
     })?;
     Ok(CpuTensor::new(out, &frames.output_shape(&x.shape, frames.channels), A::DTYPE))
 }
@@ -199,13 +201,14 @@ fn spread<A: Real, I: Sync + Send>(
     let memory = dy.memory.read()?;
     let gradient = memory.slice::<A>(dy.offset, total * outputs);
     let dxs = out.as_mut_slice::<A>()[..total * inputs].chunks_mut(planes(frames) * inputs);
-    let tasks: Vec<_> = gradient.chunks(planes(frames) * outputs).zip(dxs).enumerate().collect();
+    let tasks = workspace::collect(gradient.chunks(planes(frames) * outputs).zip(dxs).enumerate())?;
     for_each(total * inputs * size_of::<A>(), tasks, |(task, (dy, dx))| {
         for (index, (dy, dx)) in dy.chunks_exact(outputs).zip(dx.chunks_exact_mut(inputs)).enumerate() {
             dx.fill(A::default());
             let first = (task * planes(frames) + index) * per_plane;
             plane(dx, dy, &places[first..first + per_plane]);
         }
+        Ok(())
     })?;
     Ok(CpuTensor::new(out, input_shape, A::DTYPE))
 }

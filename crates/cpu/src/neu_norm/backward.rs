@@ -1,7 +1,7 @@
 //! `δ_t = −Σ_c w·dy_t + k·δ_{t+1}`, `dx_t = dy_t + k1·δ_t`, `dw = −Σ_{t,n} dy_t·s_t`, a block of steps at a time: for all
 //! of them the weight and its gradient, which are as large as a sample, are visited once.
 
-use spikenorm_core::{NeuNormGrads, NeuNormSaved, NeuNormSpec, Result};
+use spikenorm_core::{NeuNormGrads, NeuNormSaved, NeuNormSpec, Result, workspace};
 
 use super::strips::{COLUMNS, Strip, cut, cut_states, strips};
 use super::{BackwardInputs, GROUPS, grads, take_grads};
@@ -40,21 +40,21 @@ pub fn backward<E: Element>(
     let carried = inputs.carried();
     let pass = Pass { spec, steps: grid.t, dy, weight, states, carried };
 
-    let strips = strips(grid, size_of::<E>(), grid.n.div_ceil(GROUPS), CHUNK);
+    let strips = strips(grid, size_of::<E>(), grid.n.div_ceil(GROUPS), CHUNK)?;
     let width = |strip: &Strip| if spec.shared { strip.columns() } else { strip.values() };
     let total: usize = strips.iter().map(width).sum();
     let mut partials = HostMemory::take(total * size_of::<E::Acc>())?;
     let mut rest = &mut partials.as_mut_slice::<E::Acc>()[..total];
 
-    let dxs = cut(&mut out.as_mut_slice::<E>()[..grid.len()], grid, &strips);
-    let lasts = cut_states(&mut state_grad.as_mut_slice::<E::Acc>()[..grid.n * grid.s], grid, 1, &strips);
-    let mut tasks = Vec::with_capacity(strips.len());
+    let dxs = cut(&mut out.as_mut_slice::<E>()[..grid.len()], grid, &strips)?;
+    let lasts = cut_states(&mut state_grad.as_mut_slice::<E::Acc>()[..grid.n * grid.s], grid, 1, &strips)?;
+    let mut tasks = workspace::with_capacity(strips.len())?;
     for ((strip, dxs), lasts) in strips.iter().zip(dxs).zip(lasts) {
         let dw = rest.split_off_mut(..width(strip)).unwrap_or_default();
         tasks.push((strip, dxs, lasts, dw));
     }
     for_each(2 * size_of_val(dy), tasks, |(strip, dxs, lasts, dw)| {
-        backward_strip(&pass, strip, dxs, lasts, dw);
+        backward_strip(&pass, strip, dxs, lasts, dw)
     })?;
 
     let weight_grad = Cpu.allocate(&spec.weight_shape(), <E::Acc as Element>::DTYPE)?;
@@ -77,7 +77,7 @@ fn add_partials<A: Real>(
     if s == 0 {
         return Ok(());
     }
-    let rows: Vec<_> = dw.chunks_exact_mut(s).enumerate().collect();
+    let rows = workspace::collect(dw.chunks_exact_mut(s).enumerate())?;
     for_each(size_of_val(partials), rows, |(row, dw)| {
         dw.fill(A::default());
         let mut rest = partials;
@@ -92,6 +92,7 @@ fn add_partials<A: Real>(
                 }
             }
         }
+        Ok(())
     })?;
     Ok(())
 }
@@ -122,16 +123,17 @@ vectorized! {
         dxs: Vec<&'a mut [E]>,
         lasts: Vec<&'a mut [E::Acc]>,
         dw: &'a mut [E::Acc],
-    ) {
+    ) -> Result<()> {
         let (mut dxs, spec) = (dxs, pass.spec);
         let (keep, gain) = (E::Acc::from_f64(spec.k), E::Acc::from_f64(spec.input_gain()));
         let columns = strip.columns();
         dw.fill(E::Acc::default());
-        let mut states = vec![E::Acc::default(); STEPS * columns];
-        let mut sums = vec![E::Acc::default(); STEPS * columns];
-        let mut change = vec![E::Acc::default(); strip.pixels];
-        let mut wide = vec![E::Acc::default(); columns];
-        let mut shared = vec![E::Acc::default(); if spec.shared { columns } else { 0 }];
+        let zeros = |len| workspace::filled(E::Acc::default(), len);
+        let mut states = zeros(STEPS * columns)?;
+        let mut sums = zeros(STEPS * columns)?;
+        let mut change = zeros(strip.pixels)?;
+        let mut wide = zeros(columns)?;
+        let mut shared = zeros(if spec.shared { columns } else { 0 })?;
         if spec.shared {
             strip.repeat(strip.of_row(pass.weight), &mut shared);
         }
@@ -178,6 +180,7 @@ vectorized! {
             }
         }
         fence(streaming);
+        Ok(())
     }
 }
 

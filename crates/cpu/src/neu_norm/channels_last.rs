@@ -5,7 +5,7 @@
 //! The weight `[C, S]` is turned to `[S, C]` once per pass and its gradient back: C·S values beside the T·N·C·S of the
 //! tensor.
 
-use spikenorm_core::{Grid, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, NeuNormSpec, Result};
+use spikenorm_core::{Grid, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, NeuNormSpec, Result, workspace};
 
 use super::{BackwardInputs, GROUPS, Values, grads, output, take_grads};
 use crate::HostMemory;
@@ -30,15 +30,16 @@ struct Strip {
 }
 
 /// Strips in a fixed order: groups of `samples` samples outside, pixels inside.
-fn strips(grid: Grid, size: usize, samples: usize) -> Vec<Strip> {
+fn strips(grid: Grid, size: usize, samples: usize) -> Result<Vec<Strip>> {
     let p = (STRIP_BYTES / (grid.c * size).max(1)).clamp(1, grid.s.max(1));
     let mut all = Vec::new();
     for n0 in (0..grid.n).step_by(samples.max(1)) {
         for p0 in (0..grid.s).step_by(p) {
-            all.push(Strip { n0, n: samples.min(grid.n - n0), p0, p: p.min(grid.s - p0) });
+            let strip = Strip { n0, n: samples.min(grid.n - n0), p0, p: p.min(grid.s - p0) };
+            workspace::push(&mut all, strip)?;
         }
     }
-    all
+    Ok(all)
 }
 
 impl Strip {
@@ -51,17 +52,22 @@ impl Strip {
 }
 
 /// Cuts data of `width` values per pixel into the strips' pieces, for each strip in the order of (t, n).
-fn cut<'a, E>(out: &'a mut [E], grid: Grid, width: usize, strips: &[Strip]) -> Vec<Vec<&'a mut [E]>> {
-    let mut all: Vec<Vec<&mut [E]>> = strips.iter().map(|_| Vec::new()).collect();
-    let Some(first) = strips.first() else { return all };
+fn cut<'a, E>(
+    out: &'a mut [E],
+    grid: Grid,
+    width: usize,
+    strips: &[Strip],
+) -> Result<Vec<Vec<&'a mut [E]>>> {
+    let mut all: Vec<Vec<&mut [E]>> = workspace::collect(strips.iter().map(|_| Vec::new()))?;
+    let Some(first) = strips.first() else { return Ok(all) };
     let per_group = grid.s.div_ceil(first.p);
     for (index, sample) in out.chunks_exact_mut(grid.s * width).enumerate() {
         let group = index % grid.n / first.n * per_group;
         for (piece, list) in sample.chunks_mut(first.p * width).zip(&mut all[group..]) {
-            list.push(piece);
+            workspace::push(list, piece)?;
         }
     }
-    all
+    Ok(all)
 }
 
 /// `[rows, columns]` to `[columns, rows]`, in squares that stay in the cache.
@@ -102,14 +108,14 @@ pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuN
     let initial = call.state.map(Values::of).transpose()?;
     let initial = initial.as_ref().map(Values::slice);
 
-    let strips = strips(grid, size_of::<E>(), 1);
-    let ys = cut(&mut out.as_mut_slice::<E>()[..grid.len()], grid, grid.c, &strips);
-    let states = cut(&mut states_memory.as_mut_slice::<E::Acc>()[..steps], grid, 1, &strips);
-    let tasks: Vec<_> = strips.iter().zip(ys).zip(states).collect();
+    let strips = strips(grid, size_of::<E>(), 1)?;
+    let ys = cut(&mut out.as_mut_slice::<E>()[..grid.len()], grid, grid.c, &strips)?;
+    let states = cut(&mut states_memory.as_mut_slice::<E::Acc>()[..steps], grid, 1, &strips)?;
+    let tasks = workspace::collect(strips.iter().zip(ys).zip(states))?;
     let weight = weight.slice(0, call.weight.len());
     let pass = Pass { spec, grid, input: x, weight, states: &[], initial };
     for_each(2 * size_of_val(x), tasks, |((strip, ys), states)| {
-        forward_strip(&pass, strip, ys, states);
+        forward_strip(&pass, strip, ys, states)
     })?;
 
     output(call, out, states_memory)
@@ -127,10 +133,10 @@ pub fn backward<E: Element>(
     let inputs = BackwardInputs::of(saved, dy, carry)?;
     let (dy, states, carried) = (inputs.dy.slice::<E>(), inputs.states.slice(), inputs.carried());
 
-    let strips = strips(grid, 2 * size_of::<E>(), grid.n.div_ceil(GROUPS));
-    let dxs = cut(&mut out.as_mut_slice::<E>()[..grid.len()], grid, grid.c, &strips);
-    let lasts = cut(&mut state_grad.as_mut_slice::<E::Acc>()[..grid.n * grid.s], grid, 1, &strips);
-    let tasks: Vec<_> = strips.iter().zip(dxs).zip(lasts).collect();
+    let strips = strips(grid, 2 * size_of::<E>(), grid.n.div_ceil(GROUPS))?;
+    let dxs = cut(&mut out.as_mut_slice::<E>()[..grid.len()], grid, grid.c, &strips)?;
+    let lasts = cut(&mut state_grad.as_mut_slice::<E::Acc>()[..grid.n * grid.s], grid, 1, &strips)?;
+    let tasks = workspace::collect(strips.iter().zip(dxs).zip(lasts))?;
     let weight = weight.slice(0, saved.weight.len());
     let pass = Pass { spec, grid, input: dy, weight, states, initial: carried };
     let partials = for_each(2 * size_of_val(dy), tasks, |((strip, dxs), lasts)| {
@@ -151,7 +157,7 @@ fn add_partials<A: Real>(
 ) -> Result<CpuTensor> {
     let weight_grad = Cpu.allocate(&spec.weight_shape(), A::DTYPE)?;
     let rows = spec.weight_shape()[0];
-    let mut turned = vec![A::default(); rows * s];
+    let mut turned = workspace::filled(A::default(), rows * s)?;
     for (strip, partial) in strips.iter().zip(partials) {
         for (dw, part) in turned[strip.p0 * rows..].iter_mut().zip(partial) {
             *dw += part;
@@ -281,12 +287,12 @@ vectorized! {
         strip: &'a Strip,
         ys: Vec<&'a mut [E]>,
         states: Vec<&'a mut [E::Acc]>,
-    ) {
+    ) -> Result<()> {
         let (spec, grid) = (pass.spec, pass.grid);
         let (keep, gain) = (E::Acc::from_f64(spec.k), E::Acc::from_f64(spec.input_gain()));
         let rows = if spec.shared { 1 } else { grid.c };
         let weight = &pass.weight[strip.p0 * rows..(strip.p0 + strip.p) * rows];
-        let mut state = vec![E::Acc::default(); strip.p];
+        let mut state = workspace::filled(E::Acc::default(), strip.p)?;
         if let Some(initial) = pass.initial {
             state.copy_from_slice(strip.piece(grid, initial, 1, 0, 0));
         }
@@ -303,6 +309,7 @@ vectorized! {
             }
             out.copy_from_slice(&state);
         }
+        Ok(())
     }
 }
 
@@ -313,13 +320,13 @@ vectorized! {
         strip: &'a Strip,
         dxs: Vec<&'a mut [E]>,
         lasts: Vec<&'a mut [E::Acc]>,
-    ) -> Vec<E::Acc> {
+    ) -> Result<Vec<E::Acc>> {
         let (mut dxs, mut lasts) = (dxs, lasts);
         let (spec, grid) = (pass.spec, pass.grid);
         let (keep, gain) = (E::Acc::from_f64(spec.k), E::Acc::from_f64(spec.input_gain()));
         let rows = if spec.shared { 1 } else { grid.c };
         let weight = &pass.weight[strip.p0 * rows..(strip.p0 + strip.p) * rows];
-        let mut dw = vec![E::Acc::default(); strip.p * rows];
+        let mut dw = workspace::filled(E::Acc::default(), strip.p * rows)?;
         for (n, delta) in lasts.iter_mut().enumerate() {
             match pass.initial {
                 Some(carried) => delta.copy_from_slice(strip.piece(grid, carried, 1, 0, n)),
@@ -344,6 +351,6 @@ vectorized! {
                 }
             }
         }
-        dw
+        Ok(dw)
     }
 }

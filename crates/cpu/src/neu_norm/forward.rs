@@ -1,6 +1,6 @@
 //! `s_t = k·s_{t−1} + k1·Σ_c x_t`, `y_t = x_t − w·s_t`: two visits to each step of a strip, the second to what is in cache.
 
-use spikenorm_core::{NeuNormForward, NeuNormOutput, NeuNormSpec, Result};
+use spikenorm_core::{NeuNormForward, NeuNormOutput, NeuNormSpec, Result, workspace};
 
 use super::strips::{COLUMNS, Strip, cut, cut_states, strips};
 use super::{Values, output};
@@ -34,12 +34,12 @@ pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuN
     let initial = initial.as_ref().map(Values::slice);
     let pass = Pass { spec, x: x.slice::<E>(), weight: weight.slice(), initial };
 
-    let strips = strips(grid, size_of::<E>(), 1, CHUNK);
-    let ys = cut(&mut out.as_mut_slice::<E>()[..grid.len()], grid, &strips);
-    let states = cut_states(&mut states_memory.as_mut_slice::<E::Acc>()[..steps], grid, 1, &strips);
-    let tasks: Vec<_> = strips.iter().zip(ys).zip(states).collect();
+    let strips = strips(grid, size_of::<E>(), 1, CHUNK)?;
+    let ys = cut(&mut out.as_mut_slice::<E>()[..grid.len()], grid, &strips)?;
+    let states = cut_states(&mut states_memory.as_mut_slice::<E::Acc>()[..steps], grid, 1, &strips)?;
+    let tasks = workspace::collect(strips.iter().zip(ys).zip(states))?;
     for_each(2 * size_of_val(pass.x), tasks, |((strip, ys), states)| {
-        forward_strip(&pass, strip, ys, states);
+        forward_strip(&pass, strip, ys, states)
     })?;
     output(call, out, states_memory)
 }
@@ -69,18 +69,19 @@ vectorized! {
         strip: &'a Strip,
         ys: Vec<&'a mut [E]>,
         states: Vec<&'a mut [E::Acc]>,
-    ) {
+    ) -> Result<()> {
         let spec = pass.spec;
         let (keep, gain) = (E::Acc::from_f64(spec.k), E::Acc::from_f64(spec.input_gain()));
         let columns = strip.columns();
-        let mut state = vec![E::Acc::default(); strip.pixels];
+        let zeros = |len| workspace::filled(E::Acc::default(), len);
+        let mut state = zeros(strip.pixels)?;
         if let Some(initial) = pass.initial {
             state.copy_from_slice(strip.of_state(initial, 0, 0));
         }
         // The state, the sums over channels and a shared weight, column by column.
-        let mut wide = vec![E::Acc::default(); columns];
-        let mut sums = vec![E::Acc::default(); columns];
-        let mut shared = vec![E::Acc::default(); if spec.shared { columns } else { 0 }];
+        let mut wide = zeros(columns)?;
+        let mut sums = zeros(columns)?;
+        let mut shared = zeros(if spec.shared { columns } else { 0 })?;
         if spec.shared {
             strip.repeat(strip.of_row(pass.weight), &mut shared);
         }
@@ -101,6 +102,7 @@ vectorized! {
             }
         }
         fence(streaming);
+        Ok(())
     }
 }
 

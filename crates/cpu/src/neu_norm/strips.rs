@@ -1,6 +1,6 @@
 //! How a NeuNorm pass over `[T, N, C, S]` is shared out and walked: strips of pixels, and their channels in chunks.
 
-use spikenorm_core::Grid;
+use spikenorm_core::{Grid, Result, workspace};
 
 use crate::element::Real;
 
@@ -31,7 +31,7 @@ pub struct Strip {
 
 /// Strips in a fixed order: groups of `samples` samples outside, pixels inside. `columns`: about as many as a chunk may have
 /// of several channels.
-pub fn strips(grid: Grid, size: usize, samples: usize, columns: usize) -> Vec<Strip> {
+pub fn strips(grid: Grid, size: usize, samples: usize, columns: usize) -> Result<Vec<Strip>> {
     let is_whole = grid.c * grid.s * size <= WHOLE_BYTES || grid.s <= PIXELS;
     let (pixels, channels) = if is_whole {
         // The fewest whose columns need no remainder, and of those as many as fit.
@@ -47,10 +47,10 @@ pub fn strips(grid: Grid, size: usize, samples: usize, columns: usize) -> Vec<St
     for n0 in (0..grid.n).step_by(samples.max(1)) {
         for p0 in (0..grid.s).step_by(pixels.max(1)) {
             let (n, pixels) = (samples.min(grid.n - n0), pixels.min(grid.s - p0));
-            all.push(Strip { grid, n0, n, p0, pixels, channels });
+            workspace::push(&mut all, Strip { grid, n0, n, p0, pixels, channels })?;
         }
     }
-    all
+    Ok(all)
 }
 
 impl Strip {
@@ -129,7 +129,7 @@ impl Strip {
 
 /// Cuts `[T, N, C, S]` into the strips' pieces, for each in the order of (t, n), and within one as its chunks follow each
 /// other: one slab where the strip has all pixels, else one row for each channel.
-pub fn cut<'a, E>(out: &'a mut [E], grid: Grid, strips: &[Strip]) -> Vec<Vec<&'a mut [E]>> {
+pub fn cut<'a, E>(out: &'a mut [E], grid: Grid, strips: &[Strip]) -> Result<Vec<Vec<&'a mut [E]>>> {
     if strips.first().is_some_and(|first| first.pixels == grid.s) {
         let slab = grid.c * grid.s;
         cut_rows(out, slab, 1, grid.n, strips, slab)
@@ -144,7 +144,7 @@ pub fn cut_states<'a, A>(
     grid: Grid,
     rows: usize,
     strips: &[Strip],
-) -> Vec<Vec<&'a mut [A]>> {
+) -> Result<Vec<Vec<&'a mut [A]>>> {
     let pixels = strips.first().map_or(1, |first| first.pixels);
     cut_rows(out, grid.s, rows, grid.n, strips, pixels)
 }
@@ -156,17 +156,17 @@ fn cut_rows<'a, E>(
     samples: usize,
     strips: &[Strip],
     width: usize,
-) -> Vec<Vec<&'a mut [E]>> {
-    let mut all: Vec<Vec<&mut [E]>> = strips.iter().map(|_| Vec::new()).collect();
-    let Some(first) = strips.first().filter(|_| row > 0) else { return all };
+) -> Result<Vec<Vec<&'a mut [E]>>> {
+    let mut all: Vec<Vec<&mut [E]>> = workspace::collect(strips.iter().map(|_| Vec::new()))?;
+    let Some(first) = strips.first().filter(|_| row > 0) else { return Ok(all) };
     let per_group = row.div_ceil(width);
     for (index, row) in out.chunks_exact_mut(row).enumerate() {
         let group = index / rows % samples / first.n * per_group;
         for (piece, list) in row.chunks_mut(width).zip(&mut all[group..]) {
-            list.push(piece);
+            workspace::push(list, piece)?;
         }
     }
-    all
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -184,8 +184,8 @@ mod tests {
             let indices: Vec<usize> = (0..grid.len()).collect();
             let mut out = indices.clone();
             let mut seen = vec![0; grid.len()];
-            let strips = strips(grid, 8, samples, columns);
-            for (strip, pieces) in strips.iter().zip(cut(&mut out, grid, &strips)) {
+            let strips = strips(grid, 8, samples, columns).expect("memory");
+            for (strip, pieces) in strips.iter().zip(cut(&mut out, grid, &strips).expect("memory")) {
                 let mut chunks = pieces.into_iter().flat_map(|piece| piece.chunks_mut(strip.columns()));
                 for t in 0..t {
                     for n in 0..strip.n {

@@ -4,7 +4,7 @@
 use spikenorm_core::norm::{
     Affine, CellSums, CpuPlan, DxCoefficients, NormGrads, NormSaved, ParameterGrads, dx_coefficients,
 };
-use spikenorm_core::{Grid, Result};
+use spikenorm_core::{Grid, Result, workspace};
 
 use super::small::{Normalizer, from_f64};
 use super::tile::{Tile, by_channels, cut, tiles};
@@ -53,18 +53,18 @@ pub(super) fn backward_planned<E: Element>(
         batch_statistics: saved.batch_statistics,
     };
     let dx = &mut out.as_mut_slice::<E>()[..grid.len()];
-    let tiles = tiles(grid, plan);
+    let tiles = tiles(grid, plan)?;
     let cells = match plan {
         CpuPlan::Channels { .. } => pass.one_sweep(&tiles, dx)?,
         CpuPlan::Together { .. } => pass.together(&tiles, dx)?,
         CpuPlan::Blocks { .. } => {
-            let mut all = pass.no_sums();
-            pass.two_sweeps(&Tile::whole(grid), &tiles, cut(dx, &tiles), pass.bytes(), &mut all)?;
+            let mut all = pass.no_sums()?;
+            pass.two_sweeps(&Tile::whole(grid), &tiles, cut(dx, &tiles)?, pass.bytes(), &mut all)?;
             all
         }
     };
 
-    let grads = ParameterGrads::of(&pass.affine, grid, &cells);
+    let grads = ParameterGrads::of(&pass.affine, grid, &cells)?;
     let dtype = <E::Acc as Element>::DTYPE;
     let small = |values: &[f64], channels: usize| -> Result<Option<CpuTensor>> {
         if values.is_empty() {
@@ -92,19 +92,19 @@ impl<E: Element> Pass<'_, E> {
     }
 
     fn one_sweep(&self, tiles: &[Tile], dx: &mut [E]) -> Result<Vec<CellSums>> {
-        let tasks: Vec<_> = tiles.iter().zip(cut(dx, tiles)).collect();
+        let tasks = workspace::collect(tiles.iter().zip(cut(dx, tiles)?))?;
         let parts = for_each(self.bytes(), tasks, |(tile, slabs)| sweep_tile(self, tile, slabs))?;
-        let mut all = self.no_sums();
+        let mut all = self.no_sums()?;
         self.add(tiles, parts, &mut all);
         Ok(all)
     }
 
     /// All threads sum one tile's parts, then write them, then go on to the next tile.
     fn together(&self, tiles: &[Tile], dx: &mut [E]) -> Result<Vec<CellSums>> {
-        let mut all = self.no_sums();
-        let mut slabs = cut(dx, tiles).into_iter();
+        let mut all = self.no_sums()?;
+        let mut slabs = cut(dx, tiles)?.into_iter();
         for (whole, parts) in by_channels(tiles) {
-            let slabs = slabs.by_ref().take(parts.len()).collect();
+            let slabs = workspace::collect(slabs.by_ref().take(parts.len()))?;
             self.two_sweeps(&whole, parts, slabs, self.bytes() / tiles.len() * parts.len(), &mut all)?;
         }
         Ok(all)
@@ -119,16 +119,16 @@ impl<E: Element> Pass<'_, E> {
         bytes: usize,
         all: &mut [CellSums],
     ) -> Result<()> {
-        let sums = for_each(bytes, parts.iter().collect(), |part| sum_tile(self, part))?;
+        let sums = for_each(bytes, workspace::collect(parts)?, |part| sum_tile(self, part))?;
         self.add(parts, sums, all);
-        let rows = self.dx_rows(whole, |t, c| all[(whole.t0 + t) * self.grid.c + whole.c0 + c]);
-        let tasks = parts.iter().zip(slabs).collect();
+        let rows = self.dx_rows(whole, |t, c| all[(whole.t0 + t) * self.grid.c + whole.c0 + c])?;
+        let tasks = workspace::collect(parts.iter().zip(slabs))?;
         for_each(bytes, tasks, |(part, slabs)| write_tile(self, part, slabs, &rows, whole))?;
         Ok(())
     }
 
-    fn no_sums(&self) -> Vec<CellSums> {
-        vec![CellSums::default(); self.grid.t * self.grid.c]
+    fn no_sums(&self) -> Result<Vec<CellSums>> {
+        workspace::filled(CellSums::default(), self.grid.t * self.grid.c)
     }
 
     /// Adds the tiles' sums up in their fixed order.
@@ -145,11 +145,15 @@ impl<E: Element> Pass<'_, E> {
 
     /// k1 and k2 of a tile, `[row * channels + c]`. `sums(t, c)`: of its cell (t, c).
     #[inline(always)]
-    fn dx_rows(&self, part: &Tile, sums: impl Fn(usize, usize) -> CellSums) -> Vec<DxCoefficients> {
+    fn dx_rows(
+        &self,
+        part: &Tile,
+        sums: impl Fn(usize, usize) -> CellSums,
+    ) -> Result<Vec<DxCoefficients>> {
         let rows = self.affine.spec.statistics.count(part.t);
         let channels = part.c;
-        let mut all = vec![DxCoefficients::default(); rows * channels];
-        let mut column = vec![DxCoefficients::default(); rows];
+        let mut all = workspace::filled(DxCoefficients::default(), rows * channels)?;
+        let mut column = workspace::filled(DxCoefficients::default(), rows)?;
         for c in 0..channels {
             dx_coefficients(
                 &self.affine,
@@ -164,73 +168,80 @@ impl<E: Element> Pass<'_, E> {
                 all[row * channels + c] = *value;
             }
         }
-        all
+        Ok(all)
     }
 
     /// Sums of every cell of the tile, `[t * C_tile + c]`.
     #[inline(always)]
-    fn cell_sums(&self, tile: &Tile) -> Vec<CellSums> {
-        let mut all = Vec::with_capacity(tile.t * tile.c);
+    fn cell_sums(&self, tile: &Tile) -> Result<Vec<CellSums>> {
+        let mut all = workspace::with_capacity(tile.t * tile.c)?;
         for t in 0..tile.t {
             let row = self.row(tile.t0 + t, tile.c0);
             let (means, rstds) =
                 (&self.normalizer.mean[row..][..tile.c], &self.normalizer.rstd[row..][..tile.c]);
             let sums = match E::IS_HALF {
-                true => self.half_sums(tile, t, means, rstds),
-                false => self.step_sums::<false>(tile, t, means),
+                true => self.half_sums(tile, t, means, rstds)?,
+                false => self.step_sums::<false>(tile, t, means)?,
             };
             all.extend(sums.iter().zip(rstds).map(|([s1, s2], rstd)| CellSums { s1: *s1, s2: s2 * rstd }));
         }
-        all
+        Ok(all)
     }
 
     /// Σ dy and Σ dy·(x − mean) of a step's channels.
     #[inline(always)]
-    fn step_sums<const EXACT: bool>(&self, tile: &Tile, t: usize, means: &[f64]) -> Vec<[f64; 2]> {
+    fn step_sums<const EXACT: bool>(&self, tile: &Tile, t: usize, means: &[f64]) -> Result<Vec<[f64; 2]>> {
         let s = tile.grid.s;
-        let mut sums = vec![[0.0; 2]; tile.c];
+        let mut sums = workspace::filled([0.0; 2], tile.c)?;
         if tile.is_long() {
-            kernels_long::backward_sums::<E, EXACT>(tile, self.x, self.dy, t, means, &mut sums);
-        } else if s > 0 {
-            let mut columns = vec![0.0; tile.c * s];
+            kernels_long::backward_sums::<E, EXACT>(tile, self.x, self.dy, t, means, &mut sums)?;
+        } else {
+            let mut columns = workspace::filled(0.0, tile.c * s)?;
             kernels_short::spread(means.iter().copied(), s, &mut columns);
-            kernels_short::backward_sums::<E, EXACT>(tile, self.x, self.dy, t, &columns, &mut sums);
+            kernels_short::backward_sums::<E, EXACT>(tile, self.x, self.dy, t, &columns, &mut sums)?;
         }
-        sums
+        Ok(sums)
     }
 
     /// The same of a half type: from exact products, Σ dy·x, but for channels whose mean is so far from 0 that little would be
     /// left of their sum without it, or where something is not finite. Each channel for itself: what one holds must not show
     /// in another.
     #[inline(always)]
-    fn half_sums(&self, tile: &Tile, t: usize, means: &[f64], rstds: &[f64]) -> Vec<[f64; 2]> {
-        let mut sums = self.step_sums::<true>(tile, t, &vec![0.0; tile.c]);
+    fn half_sums(&self, tile: &Tile, t: usize, means: &[f64], rstds: &[f64]) -> Result<Vec<[f64; 2]>> {
+        let mut sums = self.step_sums::<true>(tile, t, &workspace::filled(0.0, tile.c)?)?;
         let mut rest = Vec::new();
         for (c, [s1, s2]) in sums.iter_mut().enumerate() {
             *s2 -= means[c] * *s1;
             let is_near = (means[c] * rstds[c]).abs() <= sums::NEAR;
             if !(is_near && s1.is_finite() && s2.is_finite()) {
-                rest.push(c);
+                workspace::push(&mut rest, c)?;
             }
         }
         if !rest.is_empty() {
-            let careful = self.step_sums::<false>(tile, t, means);
+            let careful = self.step_sums::<false>(tile, t, means)?;
             rest.into_iter().for_each(|c| sums[c] = careful[c]);
         }
-        sums
+        Ok(sums)
     }
 
     /// Writes a tile. `part`: the tile that `rows` are of.
     #[inline(always)]
-    fn apply(&self, tile: &Tile, mut slabs: Vec<&mut [E]>, rows: &[DxCoefficients], part: &Tile) {
+    fn apply(
+        &self,
+        tile: &Tile,
+        mut slabs: Vec<&mut [E]>,
+        rows: &[DxCoefficients],
+        part: &Tile,
+    ) -> Result<()> {
         if slabs.is_empty() {
-            return;
+            return Ok(());
         }
         let s = tile.grid.s;
         let streaming = size_of_val(self.x) >= STREAMING_BYTES;
         // Of a step's channels, and repeated over their columns.
-        let mut channels: [Vec<E::Acc>; 4] = std::array::from_fn(|_| vec![E::Acc::default(); tile.c]);
-        let mut columns = vec![E::Acc::default(); if tile.is_long() { 0 } else { 4 * tile.c * s }];
+        let zeros = |len| workspace::filled(E::Acc::default(), len);
+        let mut channels: [Vec<E::Acc>; 4] = [zeros(tile.c)?, zeros(tile.c)?, zeros(tile.c)?, zeros(tile.c)?];
+        let mut columns = zeros(if tile.is_long() { 0 } else { 4 * tile.c * s })?;
         for t in (0..tile.t).rev() {
             let step = tile.t0 + t;
             let row = part.index(self.affine.spec.statistics, step, tile.c0);
@@ -270,6 +281,7 @@ impl<E: Element> Pass<'_, E> {
             }
         }
         fence(streaming);
+        Ok(())
     }
 
     /// What `dx = g·dy − c1 − (x − high)·c2` takes for each of the channels from `c0` on, at one step. `k`: theirs. Returns
@@ -314,16 +326,20 @@ fn scale_back<E: Element>(slabs: &mut [&mut [E]], s: usize, k: &[DxCoefficients]
 }
 
 /// Both sweeps over a tile, which is still in cache for the second.
-fn sweep_tile<E: Element>(pass: &Pass<'_, E>, tile: &Tile, slabs: Vec<&mut [E]>) -> Vec<CellSums> {
-    let sums = sum_tile(pass, tile);
-    let rows = pass.dx_rows(tile, |t, c| sums[t * tile.c + c]);
-    write_tile(pass, tile, slabs, &rows, tile);
-    sums
+fn sweep_tile<E: Element>(
+    pass: &Pass<'_, E>,
+    tile: &Tile,
+    slabs: Vec<&mut [E]>,
+) -> Result<Vec<CellSums>> {
+    let sums = sum_tile(pass, tile)?;
+    let rows = pass.dx_rows(tile, |t, c| sums[t * tile.c + c])?;
+    write_tile(pass, tile, slabs, &rows, tile)?;
+    Ok(sums)
 }
 
 vectorized! {
     /// The first sweep.
-    fn sum_tile<'a, E: Element>(pass: &'a Pass<'a, E>, tile: &'a Tile) -> Vec<CellSums> {
+    fn sum_tile<'a, E: Element>(pass: &'a Pass<'a, E>, tile: &'a Tile) -> Result<Vec<CellSums>> {
         pass.cell_sums(tile)
     }
 }
@@ -336,7 +352,7 @@ vectorized! {
         slabs: Vec<&'a mut [E]>,
         rows: &'a [DxCoefficients],
         part: &'a Tile,
-    ) {
-        pass.apply(tile, slabs, rows, part);
+    ) -> Result<()> {
+        pass.apply(tile, slabs, rows, part)
     }
 }

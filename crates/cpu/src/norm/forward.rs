@@ -6,7 +6,7 @@ use std::ops::Range;
 use spikenorm_core::norm::{
     Affine, ChannelMoments, CpuPlan, NormForward, NormOutput, NormSpec, RowStatistics, Statistics,
 };
-use spikenorm_core::{Grid, Result};
+use spikenorm_core::{Grid, Result, workspace};
 
 use super::small::{Normalizer, save, update_running};
 use super::tile::{Tile, by_channels, cut, tiles};
@@ -43,18 +43,18 @@ pub(super) fn forward_planned<E: Element>(
     let y = &mut out.as_mut_slice::<E>()[..grid.len()];
     let bytes = 2 * size_of_val(x);
 
-    let (whole, tiles) = (Tile::whole(grid), tiles(grid, plan));
+    let (whole, tiles) = (Tile::whole(grid), tiles(grid, plan)?);
     let statistics = match (&call.statistics, plan) {
         (Statistics::Running { mean, var }, _) => {
             let statistics = RowStatistics { mean: read_f64(mean)?, var: read_f64(var)? };
-            let normalizer = Normalizer::new(spec, &statistics);
-            write_parts(&whole, &tiles, x, cut(y, &tiles), bytes, &normalizer, &affine)?;
+            let normalizer = Normalizer::new(spec, &statistics)?;
+            write_parts(&whole, &tiles, x, cut(y, &tiles)?, bytes, &normalizer, &affine)?;
             statistics
         }
         (Statistics::Batch(_), CpuPlan::Channels { .. }) => one_sweep(&tiles, x, y, bytes, &affine, grid)?,
         (Statistics::Batch(_), CpuPlan::Together { .. }) => together(&tiles, x, y, bytes, &affine, grid)?,
         (Statistics::Batch(_), CpuPlan::Blocks { .. }) => {
-            two_sweeps(&whole, &tiles, x, cut(y, &tiles), bytes, &affine)?
+            two_sweeps(&whole, &tiles, x, cut(y, &tiles)?, bytes, &affine)?
         }
     };
 
@@ -75,9 +75,9 @@ fn one_sweep<E: Element>(
     affine: &Affine<'_>,
     grid: Grid,
 ) -> Result<RowStatistics> {
-    let tasks: Vec<_> = tiles.iter().zip(cut(y, tiles)).collect();
+    let tasks = workspace::collect(tiles.iter().zip(cut(y, tiles)?))?;
     let parts = for_each(bytes, tasks, |(tile, slabs)| sweep_tile(tile, x, slabs, affine))?;
-    let mut all = no_statistics(affine.spec, grid);
+    let mut all = no_statistics(affine.spec, grid)?;
     for (tile, part) in tiles.iter().zip(parts) {
         place(&mut all, &part, affine.spec, tile);
     }
@@ -93,19 +93,19 @@ fn together<E: Element>(
     affine: &Affine<'_>,
     grid: Grid,
 ) -> Result<RowStatistics> {
-    let mut all = no_statistics(affine.spec, grid);
-    let mut slabs = cut(y, tiles).into_iter();
+    let mut all = no_statistics(affine.spec, grid)?;
+    let mut slabs = cut(y, tiles)?.into_iter();
     for (whole, parts) in by_channels(tiles) {
-        let slabs = slabs.by_ref().take(parts.len()).collect();
+        let slabs = workspace::collect(slabs.by_ref().take(parts.len()))?;
         let statistics = two_sweeps(&whole, parts, x, slabs, bytes / tiles.len() * parts.len(), affine)?;
         place(&mut all, &statistics, affine.spec, &whole);
     }
     Ok(all)
 }
 
-fn no_statistics(spec: &NormSpec, grid: Grid) -> RowStatistics {
+fn no_statistics(spec: &NormSpec, grid: Grid) -> Result<RowStatistics> {
     let values = spec.statistics.count(grid.t) * grid.c;
-    RowStatistics { mean: vec![0.0; values], var: vec![0.0; values] }
+    Ok(RowStatistics { mean: workspace::filled(0.0, values)?, var: workspace::filled(0.0, values)? })
 }
 
 /// Puts the statistics of a tile's channels among all.
@@ -127,15 +127,15 @@ fn two_sweeps<E: Element>(
     bytes: usize,
     affine: &Affine<'_>,
 ) -> Result<RowStatistics> {
-    let sums = for_each(bytes, parts.iter().collect(), |part| sum_tile(part, x))?;
-    let mut cells = vec![ChannelMoments::default(); whole.t];
+    let sums = for_each(bytes, workspace::collect(parts)?, |part| sum_tile(part, x))?;
+    let mut cells = workspace::try_collect((0..whole.t).map(|_| ChannelMoments::none(whole.c)))?;
     for (part, sums) in parts.iter().zip(&sums) {
         for (cells, sums) in cells[part.t0 - whole.t0..].iter_mut().zip(sums) {
             cells.merge(sums);
         }
     }
-    let statistics = RowStatistics::from_cells(affine.spec, &cells);
-    write_parts(whole, parts, x, slabs, bytes, &Normalizer::new(affine.spec, &statistics), affine)?;
+    let statistics = RowStatistics::from_cells(affine.spec, &cells)?;
+    write_parts(whole, parts, x, slabs, bytes, &Normalizer::new(affine.spec, &statistics)?, affine)?;
     Ok(statistics)
 }
 
@@ -149,21 +149,26 @@ fn write_parts<E: Element>(
     normalizer: &Normalizer<E::Acc>,
     affine: &Affine<'_>,
 ) -> Result<()> {
-    let tasks = parts.iter().zip(slabs).collect();
+    let tasks = workspace::collect(parts.iter().zip(slabs))?;
     for_each(bytes, tasks, |(part, slabs)| write_tile(part, x, slabs, normalizer, whole, affine))?;
     Ok(())
 }
 
 /// Both sweeps over a tile, which is still in cache for the second.
-fn sweep_tile<E: Element>(tile: &Tile, x: &[E], slabs: Vec<&mut [E]>, affine: &Affine<'_>) -> RowStatistics {
-    let statistics = RowStatistics::from_cells(affine.spec, &sum_tile(tile, x));
-    write_tile(tile, x, slabs, &Normalizer::new(affine.spec, &statistics), tile, affine);
-    statistics
+fn sweep_tile<E: Element>(
+    tile: &Tile,
+    x: &[E],
+    slabs: Vec<&mut [E]>,
+    affine: &Affine<'_>,
+) -> Result<RowStatistics> {
+    let statistics = RowStatistics::from_cells(affine.spec, &sum_tile(tile, x)?)?;
+    write_tile(tile, x, slabs, &Normalizer::new(affine.spec, &statistics)?, tile, affine)?;
+    Ok(statistics)
 }
 
 vectorized! {
     /// The first sweep.
-    fn sum_tile<'a, E: Element>(tile: &'a Tile, x: &'a [E]) -> Vec<ChannelMoments> {
+    fn sum_tile<'a, E: Element>(tile: &'a Tile, x: &'a [E]) -> Result<Vec<ChannelMoments>> {
         cell_moments(tile, x)
     }
 }
@@ -177,25 +182,23 @@ vectorized! {
         normalizer: &'a Normalizer<E::Acc>,
         part: &'a Tile,
         affine: &'a Affine<'a>,
-    ) {
-        apply(tile, x, slabs, normalizer, part, affine);
+    ) -> Result<()> {
+        apply(tile, x, slabs, normalizer, part, affine)
     }
 }
 
 /// Moments of every cell of the tile, by step.
 #[inline(always)]
-fn cell_moments<E: Element>(tile: &Tile, x: &[E]) -> Vec<ChannelMoments> {
-    let mut cells = Vec::with_capacity(tile.t);
+fn cell_moments<E: Element>(tile: &Tile, x: &[E]) -> Result<Vec<ChannelMoments>> {
+    let mut cells = workspace::with_capacity(tile.t)?;
     for t in 0..tile.t {
         cells.push(if tile.is_long() {
-            kernels_long::moments(tile, x, t)
-        } else if tile.grid.s > 0 {
-            kernels_short::moments(tile, x, t)
+            kernels_long::moments(tile, x, t)?
         } else {
-            ChannelMoments::default()
+            kernels_short::moments(tile, x, t)?
         });
     }
-    cells
+    Ok(cells)
 }
 
 /// Writes a tile. `part`: the tile that the normalizer is of.
@@ -207,16 +210,17 @@ fn apply<E: Element>(
     normalizer: &Normalizer<E::Acc>,
     part: &Tile,
     affine: &Affine<'_>,
-) {
+) -> Result<()> {
     if slabs.is_empty() {
-        return;
+        return Ok(());
     }
     let spec: &NormSpec = affine.spec;
     let s = tile.grid.s;
     let streaming = tile.grid.len() * size_of::<E>() >= STREAMING_BYTES;
     // Of a step's channels, and repeated over their columns.
-    let mut channels: [Vec<E::Acc>; 3] = std::array::from_fn(|_| vec![E::Acc::default(); tile.c]);
-    let mut columns = vec![E::Acc::default(); if tile.is_long() { 0 } else { 3 * tile.c * s }];
+    let zeros = |len| workspace::filled(E::Acc::default(), len);
+    let mut channels: [Vec<E::Acc>; 3] = [zeros(tile.c)?, zeros(tile.c)?, zeros(tile.c)?];
+    let mut columns = zeros(if tile.is_long() { 0 } else { 3 * tile.c * s })?;
     for t in (0..tile.t).rev() {
         let step = tile.t0 + t;
         let row = part.index(spec.statistics, step, tile.c0);
@@ -237,6 +241,7 @@ fn apply<E: Element>(
         }
     }
     fence(streaming);
+    Ok(())
 }
 
 /// What `y = (x − high)·a + b` takes for each of the channels from `c0` on, at one step. `rows`: theirs in the normalizer.

@@ -4,6 +4,7 @@
 //! so are all sums of values: a gradient that is the same everywhere sums what the mean is off by.
 
 use spikenorm_core::norm::{ChannelMoments, Moments};
+use spikenorm_core::{Result, workspace};
 
 use super::sums::{self, few};
 use super::tile::Tile;
@@ -103,9 +104,9 @@ fn pivot_of<E: Element>(cell: &Moments, next: E) -> E::Acc {
 /// One pass: deviations from a pivot near the mean. Where that turns out to be far off, the run is read again from the
 /// cache: its mean first, then the squares about it.
 #[inline(always)]
-pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize) -> ChannelMoments {
+pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize) -> Result<ChannelMoments> {
     let s = tile.grid.s;
-    let mut cells = vec![Moments::default(); tile.c];
+    let mut cells = workspace::filled(Moments::default(), tile.c)?;
     if s > RUN {
         for n in 0..tile.n {
             let rows = tile.slab(x, t, n).chunks_exact(s);
@@ -121,7 +122,7 @@ pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize) -> ChannelMoments {
         return ChannelMoments::of(&cells);
     }
     // Lanes go on from row to row: folding them costs as much as a short row.
-    let mut lanes = Vec::with_capacity(tile.c);
+    let mut lanes = workspace::with_capacity(tile.c)?;
     for first in (0..tile.n).step_by(RUN / s) {
         let last = (first + RUN / s).min(tile.n);
         let start = tile.slab(x, t, first);
@@ -134,7 +135,10 @@ pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize) -> ChannelMoments {
         }
         for (c, lanes) in lanes.iter().enumerate() {
             let part = lanes.moments(((last - first) * s) as f64);
-            cells[c].merge(part.unwrap_or_else(|| gathered(tile, x, t, c, first..last)));
+            cells[c].merge(match part {
+                Some(part) => part,
+                None => gathered(tile, x, t, c, first..last)?,
+            });
         }
     }
     ChannelMoments::of(&cells)
@@ -149,10 +153,13 @@ pub fn gathered<E: Element>(
     t: usize,
     c: usize,
     samples: std::ops::Range<usize>,
-) -> Moments {
+) -> Result<Moments> {
     let s = tile.grid.s;
-    let values: Vec<E> = samples.flat_map(|n| tile.slab(x, t, n)[c * s..][..s].iter().copied()).collect();
-    two_passes(&values)
+    let mut values = workspace::with_capacity(samples.len() * s)?;
+    for n in samples {
+        values.extend_from_slice(&tile.slab(x, t, n)[c * s..][..s]);
+    }
+    Ok(two_passes(&values))
 }
 
 /// Rare, so kept out of the loop's code.
@@ -213,9 +220,9 @@ pub fn backward_sums<E: Element, const EXACT: bool>(
     t: usize,
     means: &[f64],
     sums: &mut [[f64; 2]],
-) {
+) -> Result<()> {
     let s = tile.grid.s;
-    let mut lanes = vec![[[0.0; LANES]; 2]; tile.c];
+    let mut lanes = workspace::filled([[0.0; LANES]; 2], tile.c)?;
     for n in 0..tile.n {
         let rows = tile.slab(x, t, n).chunks_exact(s).zip(tile.slab(dy, t, n).chunks_exact(s));
         for (c, (x, dy)) in rows.enumerate() {
@@ -226,6 +233,7 @@ pub fn backward_sums<E: Element, const EXACT: bool>(
         sums[0] += fold(first);
         sums[1] += fold(second);
     }
+    Ok(())
 }
 
 #[inline(always)]

@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use spikenorm_core::norm::{ChannelMoments, Moments};
+use spikenorm_core::{Result, workspace};
 
 use super::kernels_long::{gathered, is_exact};
 use super::sums::{self, few};
@@ -81,29 +82,34 @@ fn total<A: Real, const MANY: bool>(columns: &[A]) -> f64 {
 
 /// The moments of every channel of step `t` of the tile. One pass, as in `kernels_long::moments`.
 #[inline(always)]
-pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize) -> ChannelMoments {
-    let mut all = ChannelMoments { count: (tile.n * tile.grid.s) as f64, ..Default::default() };
+pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize) -> Result<ChannelMoments> {
+    let mut all = ChannelMoments::none(tile.c)?;
+    all.count = (tile.n * tile.grid.s) as f64;
     for (c, channels) in column_groups(tile) {
-        let group = group_moments(tile, x, t, c..c + channels);
-        all.mean.extend(group.mean);
-        all.m2.extend(group.m2);
+        let group = group_moments(tile, x, t, c..c + channels)?;
+        all.mean[c..c + channels].copy_from_slice(&group.mean);
+        all.m2[c..c + channels].copy_from_slice(&group.m2);
     }
-    all
+    Ok(all)
 }
 
 /// Of the channels of a group.
 #[inline(always)]
-fn group_moments<E: Element>(tile: &Tile, x: &[E], t: usize, channels: Range<usize>) -> ChannelMoments {
+fn group_moments<E: Element>(
+    tile: &Tile,
+    x: &[E],
+    t: usize,
+    channels: Range<usize>,
+) -> Result<ChannelMoments> {
     let s = tile.grid.s;
     let in_order = tile.is_contiguous();
     let row_of = |n: usize| &tile.slab(x, t, n)[channels.start * s..channels.end * s];
     let columns = channels.len() * s;
-    let mut pivots = vec![E::Acc::default(); columns];
-    let mut sums = vec![0.0; columns];
-    let mut squares = vec![E::Acc::default(); columns];
-    let zeros = || vec![0.0; channels.len()];
-    let mut part = ChannelMoments { count: 0.0, mean: zeros(), m2: zeros() };
-    let mut all = ChannelMoments::default();
+    let mut pivots = workspace::filled(E::Acc::default(), columns)?;
+    let mut sums = workspace::filled(0.0, columns)?;
+    let mut squares = workspace::filled(E::Acc::default(), columns)?;
+    let mut part = ChannelMoments::none(channels.len())?;
+    let mut all = ChannelMoments::none(channels.len())?;
     for first in (0..tile.n).step_by(RUN) {
         let last = (first + RUN).min(tile.n);
         if first == 0 {
@@ -135,13 +141,13 @@ fn group_moments<E: Element>(tile: &Tile, x: &[E], t: usize, channels: Range<usi
         }
         for i in 0..channels.len() {
             if !is_exact::<E::Acc>(part.count, part.mean[i] - pivots[i * s].to_f64(), part.m2[i]) {
-                let careful = gathered(tile, x, t, channels.start + i, first..last);
+                let careful = gathered(tile, x, t, channels.start + i, first..last)?;
                 (part.mean[i], part.m2[i]) = (careful.mean, careful.m2);
             }
         }
         all.merge(&part);
     }
-    all
+    Ok(all)
 }
 
 /// Mean and sum of squares of every channel, of `moments.count` values, from the totals of its columns.
@@ -259,14 +265,14 @@ pub fn backward_sums<E: Element, const EXACT: bool>(
     t: usize,
     means: &[f64],
     sums: &mut [[f64; 2]],
-) {
+) -> Result<()> {
     let s = tile.grid.s;
     let in_order = tile.is_contiguous();
     for (c, channels) in column_groups(tile) {
         let columns = channels * s;
         let means = &means[c * s..][..columns];
-        let mut first = vec![0.0; columns];
-        let mut second = vec![0.0; columns];
+        let mut first = workspace::filled(0.0, columns)?;
+        let mut second = workspace::filled(0.0, columns)?;
         let pair =
             |n: usize| (&tile.slab(x, t, n)[c * s..][..columns], &tile.slab(dy, t, n)[c * s..][..columns]);
         let mut n = 0;
@@ -297,6 +303,7 @@ pub fn backward_sums<E: Element, const EXACT: bool>(
             false => add_totals::<true>(&first, &second, s, sums),
         }
     }
+    Ok(())
 }
 
 /// Adds the totals of each channel's columns to its sums.

@@ -1,7 +1,7 @@
 //! The `[rows, C]` tensors beside the grid: read as float64, written in the parameter dtype.
 
 use spikenorm_core::norm::{NormForward, NormSaved, NormSpec, RowStatistics, Statistics};
-use spikenorm_core::{DType, Grid, Result};
+use spikenorm_core::{DType, Grid, Result, workspace};
 
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::Real;
@@ -17,24 +17,24 @@ pub struct Normalizer<A> {
 }
 
 impl<A: Real> Normalizer<A> {
-    pub fn new(spec: &NormSpec, statistics: &RowStatistics) -> Self {
-        Self::from_parts(statistics.mean.clone(), rstd(spec, statistics))
+    pub fn new(spec: &NormSpec, statistics: &RowStatistics) -> Result<Self> {
+        Self::from_parts(workspace::copied(&statistics.mean)?, rstd(spec, statistics)?)
     }
 
-    fn from_parts(mean: Vec<f64>, rstd: Vec<f64>) -> Self {
-        let (high, low) = mean.iter().map(|&mean| A::split(mean)).unzip();
-        Self { mean, high, low, rstd }
+    fn from_parts(mean: Vec<f64>, rstd: Vec<f64>) -> Result<Self> {
+        let high = workspace::collect(mean.iter().map(|&mean| A::split(mean).0))?;
+        let low = workspace::collect(mean.iter().map(|&mean| A::split(mean).1))?;
+        Ok(Self { mean, high, low, rstd })
     }
 
     pub fn from_saved(saved: &NormSaved<HostMemory>) -> Result<Self> {
-        let mut mean = read_f64(&saved.statistics)?;
-        let rstd = mean.split_off(mean.len() / 2);
-        Ok(Self::from_parts(mean, rstd))
+        let rows = |which| read_f64(&saved.statistics.rows(which, 1));
+        Self::from_parts(rows(0)?, rows(1)?)
     }
 }
 
-fn rstd(spec: &NormSpec, statistics: &RowStatistics) -> Vec<f64> {
-    statistics.var.iter().map(|v| 1.0 / (v + spec.eps).sqrt()).collect()
+fn rstd(spec: &NormSpec, statistics: &RowStatistics) -> Result<Vec<f64>> {
+    workspace::collect(statistics.var.iter().map(|v| 1.0 / (v + spec.eps).sqrt()))
 }
 
 /// What backward needs of a forward.
@@ -56,9 +56,10 @@ pub fn save(call: &NormForward<'_, HostMemory>, statistics: &RowStatistics) -> R
 
 /// The statistics as backward reads them: `[2, rows, C]`, mean and 1/√(v + eps), in float64.
 fn saved_statistics(spec: &NormSpec, statistics: &RowStatistics, channels: usize) -> Result<CpuTensor> {
-    let mut values = statistics.mean.clone();
-    values.extend(rstd(spec, statistics));
-    from_f64(&values, &[2, statistics.mean.len() / channels.max(1), channels], DType::F64)
+    let tensor = Cpu.allocate(&[2, statistics.mean.len() / channels.max(1), channels], DType::F64)?;
+    write_f64(&tensor.rows(0, 1), &statistics.mean)?;
+    write_f64(&tensor.rows(1, 1), &rstd(spec, statistics)?)?;
+    Ok(tensor)
 }
 
 pub fn from_f64(values: &[f64], shape: &[usize], dtype: DType) -> Result<CpuTensor> {
@@ -80,8 +81,8 @@ pub fn update_running(
     let unbiased = values / (values - 1.0);
     let mut counters = update.counters.memory.write()?;
     let counters = counters.slice::<i64>(update.counters.offset, update.counters.len());
-    let factors: Vec<f64> =
-        counters.iter().map(|&count| update.momentum.unwrap_or(1.0 / (count as f64 + 1.0))).collect();
+    let factor = |count: &i64| update.momentum.unwrap_or(1.0 / (*count as f64 + 1.0));
+    let factors = workspace::collect(counters.iter().map(factor))?;
     let moved = |running: &CpuTensor, batch: &[f64], correction: f64| -> Result<Vec<f64>> {
         let mut running = read_f64(running)?;
         for (i, (r, b)) in running.iter_mut().zip(batch).enumerate() {

@@ -1,8 +1,8 @@
 //! A tile: some time steps, samples and neighbouring channels of a grid, and its slabs, the contiguous
 //! `[channels, S]` piece of each (t, n). Everything a task touches goes through here.
 
-use spikenorm_core::Grid;
 use spikenorm_core::norm::{CpuPlan, Rows};
+use spikenorm_core::{Grid, Result, workspace};
 
 /// Values in space beyond which a channel's row is always summed on its own.
 const SHORT_ROW: usize = 1024;
@@ -73,7 +73,7 @@ impl Tile {
 }
 
 /// The tiles of a plan, in a fixed order. Parts of one tile (`CpuPlan::Together`) follow each other.
-pub fn tiles(grid: Grid, plan: CpuPlan) -> Vec<Tile> {
+pub fn tiles(grid: Grid, plan: CpuPlan) -> Result<Vec<Tile>> {
     let (steps, rows, per_tile) = match plan {
         CpuPlan::Channels { per_tile, steps } => (steps, grid.n, per_tile),
         CpuPlan::Together { steps, rows } => (steps, rows, 1),
@@ -87,9 +87,11 @@ pub fn tiles(grid: Grid, plan: CpuPlan) -> Vec<Tile> {
         pieces(grid.c, per_tile).map(move |(c0, c)| Tile { t0, t: t.min(grid.t), c0, c, ..Tile::whole(grid) })
     });
     if rows >= grid.n {
-        return outer.collect();
+        return workspace::collect(outer);
     }
-    outer.flat_map(|tile| pieces(grid.n, rows).map(move |(n0, n)| Tile { n0, n, ..tile })).collect()
+    workspace::collect(
+        outer.flat_map(|tile| pieces(grid.n, rows).map(move |(n0, n)| Tile { n0, n, ..tile })),
+    )
 }
 
 /// The tiles that share their channels and steps: all parts of one.
@@ -101,13 +103,14 @@ pub fn by_channels(tiles: &[Tile]) -> impl Iterator<Item = (Tile, &[Tile])> {
 }
 
 /// Cuts `out` into one list of slabs per tile, in the order of [`tiles`] and, within a tile, of (t, n).
-pub fn cut<'a, E>(out: &'a mut [E], tiles: &[Tile]) -> Vec<Vec<&'a mut [E]>> {
-    let Some(first) = tiles.first() else { return Vec::new() };
+pub fn cut<'a, E>(out: &'a mut [E], tiles: &[Tile]) -> Result<Vec<Vec<&'a mut [E]>>> {
+    let Some(first) = tiles.first() else { return Ok(Vec::new()) };
     let grid = first.grid;
-    let mut cut: Vec<Vec<&mut [E]>> = tiles.iter().map(|tile| Vec::with_capacity(tile.t * tile.n)).collect();
+    let lists = tiles.iter().map(|tile| workspace::with_capacity(tile.t * tile.n));
+    let mut cut: Vec<Vec<&mut [E]>> = workspace::try_collect(lists)?;
     // Else there is something of every extent to divide by.
     if out.is_empty() {
-        return cut;
+        return Ok(cut);
     }
     let (across, parts) = (grid.c.div_ceil(first.c), grid.n.div_ceil(first.n));
     let (mut t, mut n) = (0, 0);
@@ -121,7 +124,7 @@ pub fn cut<'a, E>(out: &'a mut [E], tiles: &[Tile]) -> Vec<Vec<&'a mut [E]>> {
             (t, n) = (t + 1, 0);
         }
     }
-    cut
+    Ok(cut)
 }
 
 #[cfg(test)]
@@ -142,11 +145,11 @@ mod tests {
                 1 => CpuPlan::Together { steps, rows },
                 _ => CpuPlan::Blocks { rows },
             };
-            let tiles = tiles(grid, plan);
+            let tiles = tiles(grid, plan).expect("memory");
             let indices: Vec<usize> = (0..grid.len()).collect();
             let mut out = indices.clone();
             let mut seen = vec![0; grid.len()];
-            for (tile, slabs) in tiles.iter().zip(cut(&mut out, &tiles)) {
+            for (tile, slabs) in tiles.iter().zip(cut(&mut out, &tiles).expect("memory")) {
                 prop_assert_eq!(slabs.len(), if indices.is_empty() { 0 } else { tile.t * tile.n });
                 for (i, slab) in slabs.iter().enumerate() {
                     prop_assert_eq!(&**slab, tile.slab(&indices, i / tile.n, i % tile.n));

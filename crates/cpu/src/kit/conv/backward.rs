@@ -1,8 +1,8 @@
 //! The gradients of a convolution. The weight's is the product of the output's gradient and of columns of the input, whose
 //! own gradient is columns folded up. Or, for stride 1, everything by the columns of the output's gradient: see [`Turned`].
 
-use spikenorm_core::Result;
 use spikenorm_core::kit::{Conv2dSaved, Conv2dSpec, Frames, LayerGrads};
+use spikenorm_core::{Result, workspace};
 
 use super::tiles::{Plan, fold_tile, multiply_to_tile, tile_of, unfold_tile};
 use super::turned::{Turned, turn};
@@ -58,7 +58,12 @@ pub fn backward<A: Real>(
         Some(turned) => pass.turned(turned, dx),
         None => pass.folded(dx),
     }?;
-    let (weight, bias): (Vec<_>, Vec<_>) = sums.into_iter().unzip();
+    let (mut weight, mut bias) =
+        (workspace::with_capacity(sums.len())?, workspace::with_capacity(sums.len())?);
+    for (dw, db) in sums {
+        weight.push(dw);
+        bias.push(db);
+    }
 
     Ok(LayerGrads {
         dx: needs_dx.then(|| CpuTensor::new(out, &saved.x.shape, A::DTYPE)),
@@ -89,22 +94,22 @@ impl<A: Real> Pass<'_, A> {
     }
 
     /// Groups of samples of x, dy and dx, which may be empty.
-    fn tasks<'a>(&'a self, plan: Plan, dx: &'a mut [A]) -> Vec<(&'a [A], &'a [A], &'a mut [A])> {
+    fn tasks<'a>(&'a self, plan: Plan, dx: &'a mut [A]) -> Result<Vec<(&'a [A], &'a [A], &'a mut [A])>> {
         let [inputs, outputs] = self.sample_lengths();
         let mut dxs = dx.chunks_mut(plan.group * inputs);
         let pairs = self.x.chunks(plan.group * inputs).zip(self.dy.chunks(plan.group * outputs));
-        pairs.map(|(x, dy)| (x, dy, dxs.next().unwrap_or_default())).collect()
+        workspace::collect(pairs.map(|(x, dy)| (x, dy, dxs.next().unwrap_or_default())))
     }
 
     /// Of a task's dy; nothing without a bias.
-    fn bias_grad(&self, dy: &[A]) -> Vec<f64> {
-        let mut db = vec![0.0; if self.has_bias { self.spec.out_channels } else { 0 }];
+    fn bias_grad(&self, dy: &[A]) -> Result<Vec<f64>> {
+        let mut db = workspace::filled(0.0, if self.has_bias { self.spec.out_channels } else { 0 })?;
         for planes in dy.chunks_exact(self.spec.out_channels * self.frames.output_plane()) {
             for (db, plane) in db.iter_mut().zip(planes.chunks_exact(self.frames.output_plane())) {
                 *db += row_sum(plane);
             }
         }
-        db
+        Ok(db)
     }
 
     /// By columns of x, folded up for dx where there is one.
@@ -119,28 +124,26 @@ impl<A: Real> Pass<'_, A> {
         let weight = Matrix::new(weight, out_channels, fan_in);
         let grad = WeightGrad::new(spec, false);
         let [inputs, _] = self.sample_lengths();
-        for_each(3 * plan.bytes, self.tasks(plan, dx), |(x, dy, dx)| {
+        for_each(3 * plan.bytes, self.tasks(plan, dx)?, |(x, dy, dx)| {
             let mut scratch = Scratch::take::<A>(&lengths)?;
             let [padded, folded, columns, room] = scratch.split::<A, 4>(lengths);
             padded.fill(A::default());
             let mut dw = grad.zeros::<A>()?;
-            let db = self.bias_grad(dy);
+            let db = self.bias_grad(dy)?;
             for tile in plan.tiles(x.len() / inputs, frames.output[0]) {
                 let width = tile.columns(frames);
                 let columns = &mut columns[..fan_in * width];
                 unfold_tile(tile, frames, &unfold, x, padded, columns);
                 let dy = tile_of(tile, frames, out_channels, dy, room);
-                grad.add(&mut dw, dy, Matrix::new(columns, fan_in, width));
+                grad.add(&mut dw, dy, Matrix::new(columns, fan_in, width))?;
                 if dx.is_empty() {
                     continue;
                 }
-                multiply(MatrixMut::new(columns, fan_in, width), weight.transposed(), dy, false);
+                multiply(MatrixMut::new(columns, fan_in, width), weight.transposed(), dy, false)?;
                 fold_tile(tile, frames, &unfold, columns, folded, dx);
             }
             Ok((dw, db))
-        })?
-        .into_iter()
-        .collect()
+        })
     }
 
     /// By columns of dy; likewise.
@@ -152,37 +155,35 @@ impl<A: Real> Pass<'_, A> {
         let (fan_in, channels) = (unfold.rows(), spec.out_channels);
         let width = plan.columns(frames);
         let lengths = [unfold.padded_len(), fan_in * width, plan.room(frames, channels)];
-        let weight = turn(self.weight, self.spec);
+        let weight = turn(self.weight, self.spec)?;
         let weight = Matrix::new(&weight, channels, fan_in);
         let grad = WeightGrad::new(self.spec, true);
         let [_, outputs] = self.sample_lengths();
-        for_each(3 * plan.bytes, self.tasks(plan, dx), |(x, dy, dx)| {
+        for_each(3 * plan.bytes, self.tasks(plan, dx)?, |(x, dy, dx)| {
             let mut scratch = Scratch::take::<A>(&lengths)?;
             let [padded, columns, room] = scratch.split::<A, 3>(lengths);
             padded.fill(A::default());
             let mut dw = grad.zeros::<A>()?;
-            let db = self.bias_grad(dy);
+            let db = self.bias_grad(dy)?;
             for tile in plan.tiles(dy.len() / outputs, frames.output[0]) {
                 let width = tile.columns(frames);
                 let columns = &mut columns[..fan_in * width];
                 unfold_tile(tile, frames, &unfold, dy, padded, columns);
                 let columns = Matrix::new(columns, fan_in, width);
-                grad.add(&mut dw, tile_of(tile, frames, channels, x, room), columns);
+                grad.add(&mut dw, tile_of(tile, frames, channels, x, room), columns)?;
                 if dx.is_empty() {
                     continue;
                 }
-                multiply_to_tile((tile, frames), [weight, columns], None, dx, room);
+                multiply_to_tile((tile, frames), [weight, columns], None, dx, room)?;
             }
             Ok((dw, db))
-        })?
-        .into_iter()
-        .collect()
+        })
     }
 }
 
 /// Adds the groups' gradients of the bias, in their order.
 fn merge_bias<A: Real>(groups: &[Vec<f64>], channels: usize) -> Result<CpuTensor> {
-    let mut total = vec![0.0; channels];
+    let mut total = workspace::filled(0.0, channels)?;
     for group in groups {
         for (total, value) in total.iter_mut().zip(group) {
             *total += value;

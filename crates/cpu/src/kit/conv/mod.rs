@@ -8,8 +8,8 @@ mod weight_grad;
 
 pub use backward::backward;
 
-use spikenorm_core::Result;
 use spikenorm_core::kit::{Conv2dForward, Conv2dSaved, LayerOutput};
+use spikenorm_core::{Result, workspace};
 
 use self::tiles::{Plan, multiply_to_tile, unfold_tile};
 use super::scratch::Scratch;
@@ -44,11 +44,11 @@ pub fn forward<A: Real>(
     let plan = Plan::new(spec, frames, size_of::<A>());
     let unfold = Unfold::new(spec.window, frames);
     let ys = out.as_mut_slice::<A>()[..frames.samples * outputs].chunks_mut(plan.group * outputs);
-    let tasks: Vec<_> = x.chunks(plan.group * inputs).zip(ys).collect();
+    let tasks = workspace::collect(x.chunks(plan.group * inputs).zip(ys))?;
     let fan_in = unfold.rows();
     let weight = Matrix::new(weight, spec.out_channels, fan_in);
     let lengths = [unfold.padded_len(), fan_in * plan.columns(frames), plan.room(frames, spec.out_channels)];
-    for_each(plan.bytes, tasks, |(x, y)| -> Result<()> {
+    for_each(plan.bytes, tasks, |(x, y)| {
         let mut scratch = Scratch::take::<A>(&lengths)?;
         let [padded, columns, room] = scratch.split::<A, 3>(lengths);
         padded.fill(A::default());
@@ -56,12 +56,10 @@ pub fn forward<A: Real>(
             let width = tile.columns(frames);
             let columns = &mut columns[..fan_in * width];
             unfold_tile(tile, frames, &unfold, x, padded, columns);
-            multiply_to_tile((tile, frames), [weight, Matrix::new(columns, fan_in, width)], bias, y, room);
+            multiply_to_tile((tile, frames), [weight, Matrix::new(columns, fan_in, width)], bias, y, room)?;
         }
         Ok(())
-    })?
-    .into_iter()
-    .collect::<Result<()>>()?;
+    })?;
 
     Ok(LayerOutput { y: CpuTensor::new(out, &output_shape, A::DTYPE), saved })
 }

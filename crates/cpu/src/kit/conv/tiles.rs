@@ -1,5 +1,6 @@
 //! How a convolution is cut into tasks and tiles, and what moves between a tile's images and its matrices.
 
+use spikenorm_core::Result;
 use spikenorm_core::kit::{Conv2dSpec, Frames};
 
 use crate::element::Real;
@@ -167,24 +168,25 @@ pub fn multiply_to_tile<A: Real>(
     bias: Option<&[A]>,
     images: &mut [A],
     room: &mut [A],
-) {
+) -> Result<()> {
     let channels = weight.rows();
     let width = tile.columns(frames);
     let multiply = |mut out: MatrixMut<'_, A>| {
         for (row, bias) in out.rows_mut().zip(bias.into_iter().flatten()) {
             row.fill(*bias);
         }
-        multiply(out, weight, columns, bias.is_some());
+        multiply(out, weight, columns, bias.is_some())
     };
     if tile.samples == 1 {
         let images = &mut images[tile.start(frames, channels, 0, 0)..];
         return multiply(MatrixMut::strided(images, channels, width, frames.output_plane()));
     }
     let room = &mut room[..channels * width];
-    multiply(MatrixMut::new(room, channels, width));
+    multiply(MatrixMut::new(room, channels, width))?;
     let piece = tile.rows * frames.output[1];
     for (row, values) in room.chunks_exact(piece).enumerate() {
         let (channel, index) = (row / tile.samples, row % tile.samples);
         images[tile.start(frames, channels, index, channel)..][..piece].copy_from_slice(values);
     }
+    Ok(())
 }

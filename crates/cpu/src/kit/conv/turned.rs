@@ -1,5 +1,6 @@
 //! A convolution of stride 1 seen from its output.
 
+use spikenorm_core::{Result, workspace};
 use spikenorm_core::kit::{Conv2dSpec, Frames, Window};
 
 use crate::element::Real;
@@ -33,9 +34,9 @@ impl Turned {
 }
 
 /// The weight `[O, C, kh, kw]` of a convolution as that of its turned one, `[C, O, kh, kw]`.
-pub fn turn<A: Real>(weight: &[A], spec: &Conv2dSpec) -> Vec<A> {
+pub fn turn<A: Real>(weight: &[A], spec: &Conv2dSpec) -> Result<Vec<A>> {
     let kernel = spec.window.kernel[0] * spec.window.kernel[1];
-    let mut all = vec![A::default(); weight.len()];
+    let mut all = workspace::filled(A::default(), weight.len())?;
     for (at, filter) in weight.chunks_exact(kernel).enumerate() {
         let (o, c) = (at / spec.in_channels, at % spec.in_channels);
         let target = &mut all[(c * spec.out_channels + o) * kernel..][..kernel];
@@ -43,5 +44,5 @@ pub fn turn<A: Real>(weight: &[A], spec: &Conv2dSpec) -> Vec<A> {
             *to = *from;
         }
     }
-    all
+    Ok(all)
 }

@@ -1,7 +1,7 @@
 //! The gradient of a convolution's weight: what each task adds up for itself, and how their sums become one tensor.
 
-use spikenorm_core::Result;
 use spikenorm_core::kit::Conv2dSpec;
+use spikenorm_core::{Result, workspace};
 
 use crate::HostMemory;
 use crate::backend::CpuTensor;
@@ -59,42 +59,50 @@ impl WeightGrad {
     }
 
     /// Adds a tile's product.
-    pub fn add<A: Real>(&self, sum: &mut Scratch, images: Matrix<'_, A>, columns: Matrix<'_, A>) {
+    pub fn add<A: Real>(
+        &self,
+        sum: &mut Scratch,
+        images: Matrix<'_, A>,
+        columns: Matrix<'_, A>,
+    ) -> Result<()> {
         let [sum] = sum.split::<A, 1>([self.len()]);
         let [channels, rows] = self.extents();
         if self.is_transposed() {
-            multiply(MatrixMut::new(sum, rows, channels), columns, images.transposed(), true);
+            multiply(MatrixMut::new(sum, rows, channels), columns, images.transposed(), true)
         } else {
-            multiply(MatrixMut::new(sum, channels, rows), images, columns.transposed(), true);
+            multiply(MatrixMut::new(sum, channels, rows), images, columns.transposed(), true)
         }
     }
 
     /// The tensor `[O, C, kh, kw]`, of sums added in float64 and in their order.
     pub fn merge<A: Real>(&self, mut sums: Vec<Scratch>, shape: &[usize]) -> Result<CpuTensor> {
         let len = self.len();
-        let sums: Vec<&[A]> = sums.iter_mut().map(|sum| &*sum.split::<A, 1>([len])[0]).collect();
+        let sums = workspace::collect(sums.iter_mut().map(|sum| &*sum.split::<A, 1>([len])[0]))?;
         let bytes = (sums.len() * size_of::<A>() + size_of::<f64>()) * len;
         let mut total = Scratch::take::<f64>(&[len])?;
         let [total] = total.split::<f64, 1>([len]);
-        for_each(bytes, total.chunks_mut(VALUES).enumerate().collect(), |(task, total)| {
+        let tasks = workspace::collect(total.chunks_mut(VALUES).enumerate())?;
+        for_each(bytes, tasks, |(task, total)| {
             total.fill(0.0);
             for sum in &sums {
                 for (total, value) in total.iter_mut().zip(&sum[task * VALUES..]) {
                     *total += value.to_f64();
                 }
             }
+            Ok(())
         })?;
 
         let mut out = HostMemory::take(len * size_of::<A>())?;
         let (total, output) = (&*total, self.inputs * self.window);
         let tasks = out.as_mut_slice::<A>()[..len].chunks_mut(OUTPUTS * output);
-        for_each(bytes, tasks.enumerate().collect(), |(task, grads)| {
+        for_each(bytes, workspace::collect(tasks.enumerate())?, |(task, grads)| {
             for (c, k) in (0..self.inputs).flat_map(|c| (0..self.window).map(move |k| (c, k))) {
                 for (o, grads) in grads.chunks_exact_mut(output).enumerate() {
                     let sum = total[self.place(task * OUTPUTS + o, c, k)];
                     grads[c * self.window + k] = A::from_f64(sum);
                 }
             }
+            Ok(())
         })?;
         Ok(CpuTensor::new(out, shape, A::DTYPE))
     }
