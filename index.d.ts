@@ -243,8 +243,11 @@ export declare function numThreads(): number
 /** Checks and registers a specification, for either kind. */
 export declare function pool2DSpec(window: WindowConfig): number
 
-/** A random permutation of 0 … n − 1. */
-export declare function randperm(n: number): Array<number>
+/**
+ * Makes `target` a random permutation of 0 … n − 1. Refuses where there is no room for an array of as many JavaScript
+ * numbers beside it: V8 would end the process.
+ */
+export declare function randperm(target: Uint32Array): void
 
 /** Writes tensors to a file, all or nothing: it is written beside its target and then renamed. */
 export declare function saveSafetensors(path: string, names: Array<string>, handles: Array<Handle>): void

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::hint::black_box;
 
+use napi::bindgen_prelude::Uint32ArraySlice;
 use napi_derive::napi;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -59,8 +60,11 @@ fn uniform<B: Place>(backend: &B, target: Handle, low: f64, high: f64) -> Checke
 /// Makes `target` a random permutation of 0 … n − 1. Refuses where there is no room for an array of as many JavaScript
 /// numbers beside it: V8 would end the process.
 #[napi]
-pub fn randperm(target: &mut [u32]) -> Result<()> {
+#[allow(unsafe_code)]
+pub fn randperm(mut target: Uint32ArraySlice<'_>) -> Result<()> {
     face(|| {
+        // SAFETY: it is the only argument, the caller has just made it, and no JavaScript runs before this returns.
+        let target = unsafe { target.as_mut() };
         let room = workspace::with_capacity::<f64>(target.len())?;
         // Else the compiler would not try.
         drop(black_box(room));

@@ -98,10 +98,17 @@ pub fn element_count(shape: &[usize]) -> Result<usize> {
     Ok(count)
 }
 
+/// Axes that messages print.
+const SHOWN_AXES: usize = 16;
+
 /// `[4, 32, 64]`, as messages print shapes.
 pub fn show(shape: &[usize]) -> String {
-    let parts: Vec<String> = shape.iter().map(usize::to_string).collect();
-    format!("[{}]", parts.join(", "))
+    let parts: Vec<String> = shape.iter().take(SHOWN_AXES).map(usize::to_string).collect();
+    let rest = match shape.len() {
+        ..=SHOWN_AXES => String::new(),
+        axes => format!(", … ({axes} axes)"),
+    };
+    format!("[{}{rest}]", parts.join(", "))
 }
 
 /// Checks that an input of this shape has time steps, for layers that go from one to the next.

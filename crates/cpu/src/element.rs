@@ -40,6 +40,8 @@ pub trait Real:
     + MulAssign
     + Element<Acc = Self>
 {
+    /// Whether float64 has no more digits than this type.
+    const IS_WIDEST: bool = size_of::<Self>() == size_of::<f64>();
     /// Mean of squares from which rounding to multiples of the smallest number does not show.
     const LEAST_SQUARE: f64;
     fn from_f64(value: f64) -> Self;

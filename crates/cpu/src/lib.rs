@@ -10,6 +10,8 @@ mod four;
 mod kit;
 mod matmul;
 mod memory;
+#[cfg(test)]
+mod memory_tests;
 mod neu_norm;
 mod norm;
 mod parallel;

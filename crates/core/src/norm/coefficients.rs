@@ -9,6 +9,8 @@ use crate::{Grid, Result, workspace};
 /// Statistics a forward applies, `[rows * C]` each.
 pub struct RowStatistics {
     pub mean: Vec<f64>,
+    /// What the means leave out; empty where they have one part.
+    pub low: Vec<f64>,
     /// Biased variance.
     pub var: Vec<f64>,
 }
@@ -17,18 +19,21 @@ impl RowStatistics {
     /// From the moments of the cells of each step.
     pub fn from_cells(spec: &NormSpec, cells: &[ChannelMoments]) -> Result<Self> {
         let channels = cells.first().map_or(0, |cell| cell.mean.len());
-        let rows = (0..spec.statistics.count(cells.len())).map(|_| ChannelMoments::none(channels));
+        let two_parts = cells.first().is_some_and(|cell| !cell.low.is_empty());
+        let rows = (0..spec.statistics.count(cells.len())).map(|_| ChannelMoments::none(channels, two_parts));
         let mut rows = workspace::try_collect(rows)?;
         for (t, cells) in cells.iter().enumerate() {
             rows[spec.statistics.of(t)].merge(cells);
         }
         let values = rows.len() * channels;
         let (mut mean, mut var) = (workspace::with_capacity(values)?, workspace::with_capacity(values)?);
+        let mut low = workspace::with_capacity(if two_parts { values } else { 0 })?;
         for row in rows {
             mean.extend(row.mean);
+            low.extend(row.low);
             var.extend(row.m2.iter().map(|m2| m2 / row.count));
         }
-        Ok(Self { mean, var })
+        Ok(Self { mean, low, var })
     }
 }
 

@@ -225,7 +225,13 @@ fn step_backward_with<A: Real>(
         let kept = if z >= zero { fired_slope } else { one };
         // At an infinite voltage the surrogate, which falls faster, takes the jump's part to 0.
         let is_infinite = *h == infinity || *h == -infinity;
-        let jump = if is_infinite { zero } else if hard { rest - *h } else { -threshold };
+        let jump = if is_infinite {
+            zero
+        } else if hard {
+            rest - *h
+        } else {
+            -threshold
+        };
         let delta = *dy * g + *carry * (kept + gate * jump * g);
         *dx = delta * to_input;
         *carry = delta * to_state;

@@ -5,7 +5,9 @@
 //! The weight `[C, S]` is turned to `[S, C]` once per pass and its gradient back: C·S values beside the T·N·C·S of the
 //! tensor.
 
-use spikenorm_core::{Grid, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, NeuNormSpec, Result, workspace};
+use spikenorm_core::{
+    Grid, NeuNormForward, NeuNormGrads, NeuNormOutput, NeuNormSaved, NeuNormSpec, Result, workspace,
+};
 
 use super::{BackwardInputs, GROUPS, Values, grads, output, take_grads};
 use crate::HostMemory;
@@ -52,12 +54,7 @@ impl Strip {
 }
 
 /// Cuts data of `width` values per pixel into the strips' pieces, for each strip in the order of (t, n).
-fn cut<'a, E>(
-    out: &'a mut [E],
-    grid: Grid,
-    width: usize,
-    strips: &[Strip],
-) -> Result<Vec<Vec<&'a mut [E]>>> {
+fn cut<'a, E>(out: &'a mut [E], grid: Grid, width: usize, strips: &[Strip]) -> Result<Vec<Vec<&'a mut [E]>>> {
     let mut all: Vec<Vec<&mut [E]>> = workspace::collect(strips.iter().map(|_| Vec::new()))?;
     let Some(first) = strips.first() else { return Ok(all) };
     let per_group = grid.s.div_ceil(first.p);
@@ -114,9 +111,7 @@ pub fn forward<E: Element>(call: &NeuNormForward<'_, HostMemory>) -> Result<NeuN
     let tasks = workspace::collect(strips.iter().zip(ys).zip(states))?;
     let weight = weight.slice(0, call.weight.len());
     let pass = Pass { spec, grid, input: x, weight, states: &[], initial };
-    for_each(2 * size_of_val(x), tasks, |((strip, ys), states)| {
-        forward_strip(&pass, strip, ys, states)
-    })?;
+    for_each(2 * size_of_val(x), tasks, |((strip, ys), states)| forward_strip(&pass, strip, ys, states))?;
 
     output(call, out, states_memory)
 }

@@ -145,11 +145,7 @@ impl<E: Element> Pass<'_, E> {
 
     /// k1 and k2 of a tile, `[row * channels + c]`. `sums(t, c)`: of its cell (t, c).
     #[inline(always)]
-    fn dx_rows(
-        &self,
-        part: &Tile,
-        sums: impl Fn(usize, usize) -> CellSums,
-    ) -> Result<Vec<DxCoefficients>> {
+    fn dx_rows(&self, part: &Tile, sums: impl Fn(usize, usize) -> CellSums) -> Result<Vec<DxCoefficients>> {
         let rows = self.affine.spec.statistics.count(part.t);
         let channels = part.c;
         let mut all = workspace::filled(DxCoefficients::default(), rows * channels)?;
@@ -179,10 +175,14 @@ impl<E: Element> Pass<'_, E> {
             let row = self.row(tile.t0 + t, tile.c0);
             let (means, rstds) =
                 (&self.normalizer.mean[row..][..tile.c], &self.normalizer.rstd[row..][..tile.c]);
-            let sums = match E::IS_HALF {
+            let mut sums = match E::IS_HALF {
                 true => self.half_sums(tile, t, means, rstds)?,
                 false => self.step_sums::<false>(tile, t, means)?,
             };
+            if E::Acc::IS_WIDEST {
+                let lows = &self.normalizer.low[row..][..tile.c];
+                sums.iter_mut().zip(lows).for_each(|([s1, s2], low)| *s2 -= low * *s1);
+            }
             all.extend(sums.iter().zip(rstds).map(|([s1, s2], rstd)| CellSums { s1: *s1, s2: s2 * rstd }));
         }
         Ok(all)
@@ -287,13 +287,7 @@ impl<E: Element> Pass<'_, E> {
     /// What `dx = g·dy − c1 − (x − high)·c2` takes for each of the channels from `c0` on, at one step. `k`: theirs. Returns
     /// whether any dx has to be multiplied by its channel's [`DxCoefficients::scale`].
     #[inline(always)]
-    fn coefficients(
-        &self,
-        step: usize,
-        c0: usize,
-        k: &[DxCoefficients],
-        out: &mut [Vec<E::Acc>; 4],
-    ) -> bool {
+    fn coefficients(&self, step: usize, c0: usize, k: &[DxCoefficients], out: &mut [Vec<E::Acc>; 4]) -> bool {
         let row = self.row(step, c0);
         let rows = row..row + k.len();
         let (rstd, low) = (&self.normalizer.rstd[rows.clone()], &self.normalizer.low[rows.clone()]);
@@ -326,11 +320,7 @@ fn scale_back<E: Element>(slabs: &mut [&mut [E]], s: usize, k: &[DxCoefficients]
 }
 
 /// Both sweeps over a tile, which is still in cache for the second.
-fn sweep_tile<E: Element>(
-    pass: &Pass<'_, E>,
-    tile: &Tile,
-    slabs: Vec<&mut [E]>,
-) -> Result<Vec<CellSums>> {
+fn sweep_tile<E: Element>(pass: &Pass<'_, E>, tile: &Tile, slabs: Vec<&mut [E]>) -> Result<Vec<CellSums>> {
     let sums = sum_tile(pass, tile)?;
     let rows = pass.dx_rows(tile, |t, c| sums[t * tile.c + c])?;
     write_tile(pass, tile, slabs, &rows, tile)?;

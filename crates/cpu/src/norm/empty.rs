@@ -10,11 +10,13 @@ use crate::tensor_ops::{fill, read_f64};
 
 pub fn forward(call: &NormForward<'_, HostMemory>, dtype: DType) -> Result<NormOutput<HostMemory>> {
     let statistics = match &call.statistics {
-        Statistics::Running { mean, var } => RowStatistics { mean: read_f64(mean)?, var: read_f64(var)? },
+        Statistics::Running { mean, var } => {
+            RowStatistics { mean: read_f64(mean)?, low: Vec::new(), var: read_f64(var)? }
+        }
         // Without values there is no mean.
         Statistics::Batch(_) => {
             call.spec.check_batch_statistics(call.grid)?;
-            RowStatistics { mean: Vec::new(), var: Vec::new() }
+            RowStatistics { mean: Vec::new(), low: Vec::new(), var: Vec::new() }
         }
     };
     let y = Cpu.allocate(&call.x.shape, dtype)?;

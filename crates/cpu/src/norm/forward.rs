@@ -46,7 +46,7 @@ pub(super) fn forward_planned<E: Element>(
     let (whole, tiles) = (Tile::whole(grid), tiles(grid, plan)?);
     let statistics = match (&call.statistics, plan) {
         (Statistics::Running { mean, var }, _) => {
-            let statistics = RowStatistics { mean: read_f64(mean)?, var: read_f64(var)? };
+            let statistics = RowStatistics { mean: read_f64(mean)?, low: Vec::new(), var: read_f64(var)? };
             let normalizer = Normalizer::new(spec, &statistics)?;
             write_parts(&whole, &tiles, x, cut(y, &tiles)?, bytes, &normalizer, &affine)?;
             statistics
@@ -77,7 +77,7 @@ fn one_sweep<E: Element>(
 ) -> Result<RowStatistics> {
     let tasks = workspace::collect(tiles.iter().zip(cut(y, tiles)?))?;
     let parts = for_each(bytes, tasks, |(tile, slabs)| sweep_tile(tile, x, slabs, affine))?;
-    let mut all = no_statistics(affine.spec, grid)?;
+    let mut all = no_statistics::<E>(affine.spec, grid)?;
     for (tile, part) in tiles.iter().zip(parts) {
         place(&mut all, &part, affine.spec, tile);
     }
@@ -93,7 +93,7 @@ fn together<E: Element>(
     affine: &Affine<'_>,
     grid: Grid,
 ) -> Result<RowStatistics> {
-    let mut all = no_statistics(affine.spec, grid)?;
+    let mut all = no_statistics::<E>(affine.spec, grid)?;
     let mut slabs = cut(y, tiles)?.into_iter();
     for (whole, parts) in by_channels(tiles) {
         let slabs = workspace::collect(slabs.by_ref().take(parts.len()))?;
@@ -103,9 +103,11 @@ fn together<E: Element>(
     Ok(all)
 }
 
-fn no_statistics(spec: &NormSpec, grid: Grid) -> Result<RowStatistics> {
+fn no_statistics<E: Element>(spec: &NormSpec, grid: Grid) -> Result<RowStatistics> {
     let values = spec.statistics.count(grid.t) * grid.c;
-    Ok(RowStatistics { mean: workspace::filled(0.0, values)?, var: workspace::filled(0.0, values)? })
+    let zeros = |values| workspace::filled(0.0, values);
+    let low = zeros(if E::Acc::IS_WIDEST { values } else { 0 })?;
+    Ok(RowStatistics { mean: zeros(values)?, low, var: zeros(values)? })
 }
 
 /// Puts the statistics of a tile's channels among all.
@@ -114,6 +116,9 @@ fn place(all: &mut RowStatistics, part: &RowStatistics, spec: &NormSpec, tile: &
         let from = row * tile.c;
         let to = (spec.statistics.of(tile.t0) + row) * tile.grid.c + tile.c0;
         all.mean[to..to + tile.c].copy_from_slice(&part.mean[from..from + tile.c]);
+        if !all.low.is_empty() {
+            all.low[to..to + tile.c].copy_from_slice(&part.low[from..from + tile.c]);
+        }
         all.var[to..to + tile.c].copy_from_slice(&part.var[from..from + tile.c]);
     }
 }
@@ -128,7 +133,8 @@ fn two_sweeps<E: Element>(
     affine: &Affine<'_>,
 ) -> Result<RowStatistics> {
     let sums = for_each(bytes, workspace::collect(parts)?, |part| sum_tile(part, x))?;
-    let mut cells = workspace::try_collect((0..whole.t).map(|_| ChannelMoments::none(whole.c)))?;
+    let mut cells =
+        workspace::try_collect((0..whole.t).map(|_| ChannelMoments::none(whole.c, E::Acc::IS_WIDEST)))?;
     for (part, sums) in parts.iter().zip(&sums) {
         for (cells, sums) in cells[part.t0 - whole.t0..].iter_mut().zip(sums) {
             cells.merge(sums);

@@ -63,7 +63,7 @@ impl<A: Real> Deviations<A> {
         for (i, x) in rest.iter().enumerate() {
             let value = x.load();
             let d = value - pivot;
-            sums[i] += value.to_f64();
+            sums[i] += sums::summand(value, d);
             squares[i] += d * d;
         }
         *self = Self { pivot, sums, squares };
@@ -73,9 +73,8 @@ impl<A: Real> Deviations<A> {
     /// or something is not finite.
     #[inline(always)]
     fn moments(&self, count: f64) -> Option<Moments> {
-        let pivot = self.pivot.to_f64();
-        let shift = fold(&self.sums) / count - pivot;
-        let part = Moments::from_shift(count, pivot, shift, fold(&self.squares));
+        let shift = sums::shift(fold(&self.sums) / count, self.pivot);
+        let part = sums::moments(count, self.pivot, shift, fold(&self.squares));
         is_exact::<A>(count, shift, part.m2).then_some(part)
     }
 }
@@ -115,11 +114,11 @@ pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize) -> Result<ChannelMome
                     let mut deviations = Deviations::from(pivot_of(cell, run[0]));
                     deviations.add(run);
                     let part = deviations.moments(run.len() as f64);
-                    cell.merge(part.unwrap_or_else(|| two_passes(run)));
+                    sums::merge::<E::Acc>(cell, part.unwrap_or_else(|| two_passes(run)));
                 }
             }
         }
-        return ChannelMoments::of(&cells);
+        return ChannelMoments::of(&cells, E::Acc::IS_WIDEST);
     }
     // Lanes go on from row to row: folding them costs as much as a short row.
     let mut lanes = workspace::with_capacity(tile.c)?;
@@ -135,13 +134,14 @@ pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize) -> Result<ChannelMome
         }
         for (c, lanes) in lanes.iter().enumerate() {
             let part = lanes.moments(((last - first) * s) as f64);
-            cells[c].merge(match part {
+            let part = match part {
                 Some(part) => part,
                 None => gathered(tile, x, t, c, first..last)?,
-            });
+            };
+            sums::merge::<E::Acc>(&mut cells[c], part);
         }
     }
-    ChannelMoments::of(&cells)
+    ChannelMoments::of(&cells, E::Acc::IS_WIDEST)
 }
 
 /// The moments of one channel of some samples, the careful way.
@@ -168,22 +168,25 @@ pub fn gathered<E: Element>(
 fn two_passes<E: Element>(run: &[E]) -> Moments {
     let count = run.len() as f64;
     let sum = run.iter().fold(0.0, |sum, x| sum + x.load().to_f64());
-    let mut total = Moments::default();
-    for run in run.chunks(RUN) {
-        let mut about_mean = Deviations::from(E::Acc::from_f64(sum / count));
-        about_mean.add(run);
-        let (count, pivot) = (run.len() as f64, about_mean.pivot.to_f64());
-        let sum = fold(&about_mean.sums) - count * pivot;
-        total.merge(Moments::from_deviations(count, pivot, sum, fold(&about_mean.squares)));
-    }
     let mean = sum / count;
     if !mean.is_finite() {
         // It stays what it is.
-        return Moments { count, mean, m2: f64::NAN };
+        return Moments { count, mean, low: 0.0, m2: f64::NAN };
+    }
+    let mut total = Moments::default();
+    for run in run.chunks(RUN) {
+        let mut about_mean = Deviations::from(E::Acc::from_f64(mean));
+        about_mean.add(run);
+        let (count, pivot) = (run.len() as f64, about_mean.pivot);
+        let shift = match E::Acc::IS_WIDEST {
+            true => fold(&about_mean.sums) / count,
+            false => (fold(&about_mean.sums) - count * pivot.to_f64()) / count,
+        };
+        sums::merge::<E::Acc>(&mut total, sums::moments(count, pivot, shift, fold(&about_mean.squares)));
     }
     if !in_range::<E::Acc>(count, total.m2) {
         let square = |x: &E| (x.load().to_f64() - mean).powi(2);
-        return Moments { count, mean, m2: run.iter().map(square).sum() };
+        return Moments { m2: run.iter().map(square).sum(), ..total };
     }
     total
 }

@@ -83,12 +83,11 @@ fn total<A: Real, const MANY: bool>(columns: &[A]) -> f64 {
 /// The moments of every channel of step `t` of the tile. One pass, as in `kernels_long::moments`.
 #[inline(always)]
 pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize) -> Result<ChannelMoments> {
-    let mut all = ChannelMoments::none(tile.c)?;
+    let mut all = ChannelMoments::none(tile.c, E::Acc::IS_WIDEST)?;
     all.count = (tile.n * tile.grid.s) as f64;
     for (c, channels) in column_groups(tile) {
         let group = group_moments(tile, x, t, c..c + channels)?;
-        all.mean[c..c + channels].copy_from_slice(&group.mean);
-        all.m2[c..c + channels].copy_from_slice(&group.m2);
+        all.place(c, &group);
     }
     Ok(all)
 }
@@ -108,8 +107,8 @@ fn group_moments<E: Element>(
     let mut pivots = workspace::filled(E::Acc::default(), columns)?;
     let mut sums = workspace::filled(0.0, columns)?;
     let mut squares = workspace::filled(E::Acc::default(), columns)?;
-    let mut part = ChannelMoments::none(channels.len())?;
-    let mut all = ChannelMoments::none(channels.len())?;
+    let mut part = ChannelMoments::none(channels.len(), E::Acc::IS_WIDEST)?;
+    let mut all = ChannelMoments::none(channels.len(), E::Acc::IS_WIDEST)?;
     for first in (0..tile.n).step_by(RUN) {
         let last = (first + RUN).min(tile.n);
         if first == 0 {
@@ -142,7 +141,7 @@ fn group_moments<E: Element>(
         for i in 0..channels.len() {
             if !is_exact::<E::Acc>(part.count, part.mean[i] - pivots[i * s].to_f64(), part.m2[i]) {
                 let careful = gathered(tile, x, t, channels.start + i, first..last)?;
-                (part.mean[i], part.m2[i]) = (careful.mean, careful.m2);
+                part.set(i, careful);
             }
         }
         all.merge(&part);
@@ -159,13 +158,20 @@ fn fold<A: Real, const MANY: bool>(
     s: usize,
     moments: &mut ChannelMoments,
 ) {
-    let inverse = 1.0 / moments.count;
-    let cells = moments.mean.iter_mut().zip(&mut moments.m2);
+    let (count, inverse) = (moments.count, 1.0 / moments.count);
     let columns = pivots.chunks_exact(s).zip(sums.chunks_exact(s)).zip(squares.chunks_exact(s));
+    if A::IS_WIDEST {
+        for (c, ((pivots, sums), squares)) in columns.enumerate() {
+            let shift = sums::shift(total::<_, MANY>(sums) * inverse, pivots[0]);
+            moments.set(c, sums::moments(count, pivots[0], shift, total::<_, MANY>(squares)));
+        }
+        return;
+    }
+    let cells = moments.mean.iter_mut().zip(&mut moments.m2);
     for ((mean, m2), ((pivots, sums), squares)) in cells.zip(columns) {
         let pivot = pivots[0].to_f64();
         let shift = total::<_, MANY>(sums) * inverse - pivot;
-        let cell = Moments::from_shift(moments.count, pivot, shift, total::<_, MANY>(squares));
+        let cell = Moments::from_shift(count, pivot, shift, total::<_, MANY>(squares));
         (*mean, *m2) = (cell.mean, cell.m2);
     }
 }
@@ -215,7 +221,7 @@ fn add_deviations<E: Element, const K: usize, const AHEAD: bool>(
         {
             let value = x.load();
             let d = value - *pivot;
-            *sum += value.to_f64();
+            *sum += sums::summand(value, d);
             *square += d * d;
         }
     }

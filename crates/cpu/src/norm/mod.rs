@@ -7,6 +7,8 @@ mod forward;
 mod kernels_long;
 mod kernels_short;
 #[cfg(test)]
+mod mean_tests;
+#[cfg(test)]
 mod range_tests;
 mod small;
 mod sums;

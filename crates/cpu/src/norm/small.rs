@@ -3,9 +3,9 @@
 use spikenorm_core::norm::{NormForward, NormSaved, NormSpec, RowStatistics, Statistics};
 use spikenorm_core::{DType, Grid, Result, workspace};
 
+use crate::HostMemory;
 use crate::backend::{Cpu, CpuTensor};
 use crate::element::Real;
-use crate::HostMemory;
 use crate::tensor_ops::{copy_of, read_f64, write_f64};
 
 /// Mean (also as what the type the sweep computes in holds of it, and the rest) and 1/√(v + eps), `[rows * C]` each.
@@ -18,18 +18,23 @@ pub struct Normalizer<A> {
 
 impl<A: Real> Normalizer<A> {
     pub fn new(spec: &NormSpec, statistics: &RowStatistics) -> Result<Self> {
-        Self::from_parts(workspace::copied(&statistics.mean)?, rstd(spec, statistics)?)
+        let low = workspace::copied(&statistics.low)?;
+        Self::from_parts(workspace::copied(&statistics.mean)?, low, rstd(spec, statistics)?)
     }
 
-    fn from_parts(mean: Vec<f64>, rstd: Vec<f64>) -> Result<Self> {
+    /// `low`: what the means leave out, if anything.
+    fn from_parts(mean: Vec<f64>, mut low: Vec<f64>, rstd: Vec<f64>) -> Result<Self> {
         let high = workspace::collect(mean.iter().map(|&mean| A::split(mean).0))?;
-        let low = workspace::collect(mean.iter().map(|&mean| A::split(mean).1))?;
+        if low.is_empty() {
+            low = workspace::collect(mean.iter().map(|&mean| A::split(mean).1))?;
+        }
         Ok(Self { mean, high, low, rstd })
     }
 
     pub fn from_saved(saved: &NormSaved<HostMemory>) -> Result<Self> {
         let rows = |which| read_f64(&saved.statistics.rows(which, 1));
-        Self::from_parts(rows(0)?, rows(1)?)
+        let low = if saved.statistics.shape[0] > 2 { rows(2)? } else { Vec::new() };
+        Self::from_parts(rows(0)?, low, rows(1)?)
     }
 }
 
@@ -54,11 +59,16 @@ pub fn save(call: &NormForward<'_, HostMemory>, statistics: &RowStatistics) -> R
     })
 }
 
-/// The statistics as backward reads them: `[2, rows, C]`, mean and 1/√(v + eps), in float64.
+/// The statistics as backward reads them, in float64: mean and 1/√(v + eps), and what the mean leaves out where it has two
+/// parts, `[rows, C]` each.
 fn saved_statistics(spec: &NormSpec, statistics: &RowStatistics, channels: usize) -> Result<CpuTensor> {
-    let tensor = Cpu.allocate(&[2, statistics.mean.len() / channels.max(1), channels], DType::F64)?;
+    let (parts, values) = (if statistics.low.is_empty() { 2 } else { 3 }, statistics.mean.len());
+    let tensor = Cpu.allocate(&[parts, values / channels.max(1), channels], DType::F64)?;
     write_f64(&tensor.rows(0, 1), &statistics.mean)?;
     write_f64(&tensor.rows(1, 1), &rstd(spec, statistics)?)?;
+    if parts == 3 {
+        write_f64(&tensor.rows(2, 1), &statistics.low)?;
+    }
     Ok(tensor)
 }
 
@@ -77,6 +87,10 @@ pub fn update_running(
     grid: Grid,
     batch: &RowStatistics,
 ) -> Result<()> {
+    // Neither changes where one of them cannot.
+    for running in [update.mean, update.var] {
+        drop(running.memory.write()?);
+    }
     let values = spec.values_per_row(grid) as f64;
     let unbiased = values / (values - 1.0);
     let mut counters = update.counters.memory.write()?;

@@ -5,6 +5,8 @@
 //! for values far smaller than their neighbours. Only these sums are converted to float64, which would take longer than all
 //! else if every value were.
 
+use spikenorm_core::norm::Moments;
+
 use crate::element::{Element, Real};
 
 /// Standard deviations from 0 up to which a mean may be taken off the sum of products instead of off every value.
@@ -17,7 +19,37 @@ pub fn few<E: Element>() -> usize {
     if E::IS_HALF { 4 } else { usize::MAX }
 }
 
-/// Adds [`few`] rows' values and the squares of their deviations to the totals of their columns.
+/// What is summed of a value for the mean: of float64, which no type is wider than, the deviation from a pivot near the mean.
+#[inline(always)]
+pub fn summand<A: Real>(value: A, deviation: A) -> f64 {
+    if A::IS_WIDEST { deviation.to_f64() } else { value.to_f64() }
+}
+
+/// The mean less the pivot, from the mean of the [`summand`]s.
+#[inline(always)]
+pub fn shift<A: Real>(mean_summand: f64, pivot: A) -> f64 {
+    if A::IS_WIDEST { mean_summand } else { mean_summand - pivot.to_f64() }
+}
+
+/// Moments from the mean deviation; see [`Moments::from_shift`].
+#[inline(always)]
+pub fn moments<A: Real>(count: f64, pivot: A, shift: f64, squares: f64) -> Moments {
+    match A::IS_WIDEST {
+        true => Moments::in_two_parts(count, pivot.to_f64(), shift, squares),
+        false => Moments::from_shift(count, pivot.to_f64(), shift, squares),
+    }
+}
+
+/// Merges a cell's moments with those of a part.
+#[inline(always)]
+pub fn merge<A: Real>(cell: &mut Moments, part: Moments) {
+    match A::IS_WIDEST {
+        true => cell.merge::<true>(part),
+        false => cell.merge::<false>(part),
+    }
+}
+
+/// Adds [`few`] rows' [`summand`]s and the squares of their deviations to the totals of their columns.
 #[inline(always)]
 pub fn add_deviations<'a, E: Element, const W: usize>(
     rows: impl Iterator<Item = &'a [E; W]>,
@@ -30,7 +62,7 @@ pub fn add_deviations<'a, E: Element, const W: usize>(
             for i in 0..W {
                 let value = row[i].load();
                 let d = value - pivots[i];
-                sums[i] += value.to_f64();
+                sums[i] += summand(value, d);
                 squares[i] += d * d;
             }
         }

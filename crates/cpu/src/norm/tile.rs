@@ -89,9 +89,7 @@ pub fn tiles(grid: Grid, plan: CpuPlan) -> Result<Vec<Tile>> {
     if rows >= grid.n {
         return workspace::collect(outer);
     }
-    workspace::collect(
-        outer.flat_map(|tile| pieces(grid.n, rows).map(move |(n0, n)| Tile { n0, n, ..tile })),
-    )
+    workspace::collect(outer.flat_map(|tile| pieces(grid.n, rows).map(move |(n0, n)| Tile { n0, n, ..tile })))
 }
 
 /// The tiles that share their channels and steps: all parts of one.

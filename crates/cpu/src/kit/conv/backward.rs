@@ -19,6 +19,9 @@ use crate::tensor_ops::{fill, write_f64};
 /// Sums of the gradients of weight and bias over a group of samples.
 type Sums = (Scratch, Vec<f64>);
 
+/// A group of samples of x, dy and dx.
+type Task<'a, A> = (&'a [A], &'a [A], &'a mut [A]);
+
 /// What both ways read.
 struct Pass<'a, A> {
     spec: &'a Conv2dSpec,
@@ -94,7 +97,7 @@ impl<A: Real> Pass<'_, A> {
     }
 
     /// Groups of samples of x, dy and dx, which may be empty.
-    fn tasks<'a>(&'a self, plan: Plan, dx: &'a mut [A]) -> Result<Vec<(&'a [A], &'a [A], &'a mut [A])>> {
+    fn tasks<'a>(&'a self, plan: Plan, dx: &'a mut [A]) -> Result<Vec<Task<'a, A>>> {
         let [inputs, outputs] = self.sample_lengths();
         let mut dxs = dx.chunks_mut(plan.group * inputs);
         let pairs = self.x.chunks(plan.group * inputs).zip(self.dy.chunks(plan.group * outputs));

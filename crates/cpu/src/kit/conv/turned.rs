@@ -1,7 +1,7 @@
 //! A convolution of stride 1 seen from its output.
 
-use spikenorm_core::{Result, workspace};
 use spikenorm_core::kit::{Conv2dSpec, Frames, Window};
+use spikenorm_core::{Result, workspace};
 
 use crate::element::Real;
 
