@@ -3,6 +3,7 @@ export { type CudaDevice, type CudaEvent, CudaGraph, cuda } from './cuda.js'
 export type { Device } from './device.js'
 export type { DType, NestedNumbers, TensorData, TypedArray } from './dtype.js'
 export { type ErrorCode, SpikenormError } from './errors.js'
+export type { FilePath, FileURL } from './file-path.js'
 /** Operations on whole nets, with the names of `spikingjelly.activation_based.functional`. */
 export * as functional from './functional.js'
 export { enableGrad, noGrad } from './grad-mode.js'
@@ -42,7 +43,14 @@ export {
 } from './pytorch-file/load.js'
 export { manualSeed, randperm } from './random.js'
 export { emptyCache, getNumThreads, type MemoryStats, memoryStats, setNumThreads } from './runtime.js'
-export { type LoadResult, loadSafetensors, saveSafetensors } from './state-dict.js'
+export {
+  type LoadSafetensorsOptions,
+  loadSafetensors,
+  loadSafetensorsMetadata,
+  type SaveSafetensorsOptions,
+  saveSafetensors,
+} from './safetensors.js'
+export type { LoadResult } from './state-dict.js'
 export {
   type DevicePointer,
   full,

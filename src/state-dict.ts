@@ -1,4 +1,5 @@
 import { SpikenormError } from './errors.js'
+import { printable } from './format-value.js'
 import { native } from './native.js'
 import { Tensor } from './tensor.js'
 
@@ -22,31 +23,45 @@ export function copiesOf(entries: readonly (readonly [string, Tensor])[]): Recor
   return Object.fromEntries(copies)
 }
 
-/** Copies `dict` into the named tensors of a module: everything is checked before anything is written. */
+/** PyTorch's name for the counter of a norm's updates. */
+const COUNTER = /(^|\.)num_batches_tracked$/
+
+/**
+ * Copies `dict` into the named tensors of a module: everything is checked before anything is written.
+ *
+ * What PyTorch takes from older files is taken: norms without their counter, which keeps its value, and scalars of shape
+ * [1]. A tensor with several names, such as a shared weight, needs one of them (safetensors' `load_model`).
+ */
 export function loadIntoModule(
   targets: readonly [string, Tensor][],
   dict: Record<string, Tensor>,
   strict: boolean,
 ): LoadResult {
   const names = new Set(targets.map(([name]) => name))
-  const missingKeys = targets.map(([name]) => name).filter((name) => !Object.hasOwn(dict, name))
+  const given = new Set(targets.filter(([name]) => Object.hasOwn(dict, name)).map(([, target]) => target))
+  const missingKeys = targets
+    .filter(([name, target]) => !given.has(target) && !isCounter(name, target))
+    .map(([name]) => name)
   const unexpectedKeys = Object.keys(dict).filter((name) => !names.has(name))
   const problems: string[] = []
   if (strict && missingKeys.length > 0) problems.push(`missing keys: ${missingKeys.join(', ')}`)
-  if (strict && unexpectedKeys.length > 0) problems.push(`unexpected keys: ${unexpectedKeys.join(', ')}`)
+  if (strict && unexpectedKeys.length > 0)
+    problems.push(`unexpected keys: ${unexpectedKeys.map(printable).join(', ')}`)
   const matched: [Tensor, Tensor][] = []
   for (const [name, target] of targets) {
+    if (!Object.hasOwn(dict, name)) continue
     const source = dict[name]
-    if (source === undefined) continue
     if (!(source instanceof Tensor)) {
       problems.push(`${name}: expected a Tensor`)
     } else if (source.isDisposed) {
       // A tensor may know its shape from before, so the check of shapes would not see it.
       throw new SpikenormError('ERR_DISPOSED', `loadStateDict: ${name}: the tensor has been disposed of`)
-    } else if (source.shape.join() !== target.shape.join()) {
-      problems.push(`${name}: expected shape [${target.shape.join(', ')}], got [${source.shape.join(', ')}]`)
-    } else {
+    } else if (source.shape.join() === target.shape.join()) {
       matched.push([target, source])
+    } else if (target.shape.length === 0 && source.shape.join() === '1') {
+      matched.push([target, source.reshape([])])
+    } else {
+      problems.push(`${name}: expected shape [${target.shape.join(', ')}], got [${source.shape.join(', ')}]`)
     }
   }
   if (problems.length > 0) {
@@ -59,22 +74,6 @@ export function loadIntoModule(
   return { missingKeys, unexpectedKeys }
 }
 
-/**
- * Writes tensors to a .safetensors file that PyTorch reads (`safetensors.torch.load_file`), all or nothing. Throws
- * `ERR_FILE`.
- */
-export function saveSafetensors(path: string, dict: Record<string, Tensor>): void {
-  const entries = Object.entries(dict)
-  native.saveSafetensors(
-    path,
-    entries.map(([name]) => name),
-    entries.map(([, tensor]) => tensor.id),
-  )
-}
-
-/** Reads every tensor of a .safetensors file. Throws `ERR_FILE`, and `ERR_DTYPE` for a dtype unknown here. */
-export function loadSafetensors(path: string): Record<string, Tensor> {
-  return Object.fromEntries(
-    native.loadSafetensors(path).map(({ name, handle }) => [name, new Tensor(handle)]),
-  )
+function isCounter(name: string, target: Tensor): boolean {
+  return COUNTER.test(name) && target.dtype === 'int64' && target.shape.length === 0
 }

@@ -85,17 +85,17 @@ impl Layout {
     }
 }
 
-/// Number of elements of `shape`, refusing what cannot be addressed.
+/// Number of elements of `shape`, refusing what cannot be addressed: an extent of 0 makes no room for others, as in NumPy.
 pub fn element_count(shape: &[usize]) -> Result<usize> {
     // 2^53 elements: the largest count JavaScript can hold exactly.
     let mut count = 1usize;
     for &extent in shape {
         count = count
-            .checked_mul(extent)
+            .checked_mul(extent.max(1))
             .filter(|&n| n <= 1 << 53)
             .ok_or_else(|| Error::new(ErrorCode::Shape, format!("shape {} is too large", show(shape))))?;
     }
-    Ok(count)
+    Ok(if shape.contains(&0) { 0 } else { count })
 }
 
 /// Axes that messages print.

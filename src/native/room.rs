@@ -1,0 +1,28 @@
+//! Whether there is memory for what is about to be loaded.
+
+use std::hint::black_box;
+
+use napi_derive::napi;
+use spikenorm_core::{Error, ErrorCode};
+
+use crate::error::{Checked, Result, face};
+
+/// Throws `ERR_OUT_OF_MEMORY` unless so many bytes can be had at once. To be asked for all of a file before any of it is
+/// loaded: an operating system that promises more than it has would end the process half-way.
+#[napi(js_name = "expectRoom")]
+pub fn expect_room_for(path: String, bytes: f64) -> Result<()> {
+    face(|| expect_room(&path, bytes))
+}
+
+/// The same. A float: a sum past counting is too large in any case.
+pub fn expect_room(path: &str, bytes: f64) -> Checked<()> {
+    // Not to be optimised away, as an allocation that nobody uses may be.
+    let mut memory = black_box(Vec::<u8>::new());
+    if memory.try_reserve_exact(black_box(bytes as usize)).is_ok() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorCode::OutOfMemory,
+        format!("{path}: there is no memory for the {bytes} bytes it needs"),
+    ))
+}
