@@ -81,9 +81,13 @@ describe('loadPyTorch', () => {
     expectCode('ERR_FILE', () => loadPyTorch(path, { key: 'constructor' }), "no 'constructor'")
   })
 
-  it('refuses a dtype that has no counterpart, naming tensor and dtype, or leaves it out', () => {
-    expectCode('ERR_DTYPE', () => loadPyTorch(file('int32')), 'steps', 'int32')
-    expect(Object.keys(loadPyTorch(file('int32'), { skipUnsupported: true }))).toEqual(['weight'])
+  it('widens what a dtype here holds exactly', () => {
+    const { weight, steps, mask } = loadPyTorch(file('int32'))
+    expect([weight!.dtype, steps!.dtype, mask!.dtype]).toEqual(['float32', 'int64', 'uint8'])
+    expect([steps!.toTypedArray(), mask!.toTypedArray()]).toEqual([
+      BigInt64Array.of(1n, 1n),
+      Uint8Array.of(1),
+    ])
   })
 })
 
@@ -262,7 +266,7 @@ describe('ERR_FILE', () => {
           ...floats,
           claims: { size: 99999, compressedSize: 99999, headerOffset: 9 },
         }),
-      'no header',
+      'behind it',
     ],
     [
       'sizes that do not agree',

@@ -1,11 +1,12 @@
 /** A file of torch.save: a zip archive with a pickle, `data.pkl`, and a file of raw values for every storage. */
 import { endianness } from 'node:os'
-import { type DType, isDType, typedArrayOf } from '../dtype.js'
 import { SpikenormError } from '../errors.js'
+import { fileError } from '../file-error.js'
+import { quote, unquoted } from '../format-value.js'
 import { type Tensor, tensor } from '../tensor.js'
-import { fileError } from './file-error.js'
 import { type PickledTensor, PickleError } from './pickled-values.js'
-import { type UnpickleOptions, unpickle } from './unpickle.js'
+import { negate, type StoredValues, storedAs } from './stored-dtype.js'
+import { unpickle } from './unpickle.js'
 import { type ZipEntry, ZipFile } from './zip-file.js'
 
 export class Archive {
@@ -24,7 +25,7 @@ export class Archive {
     }
     this.#root = (pickles[0] as string).slice(0, -'data.pkl'.length)
     const order = zip.entries.get(`${this.#root}byteorder`)
-    const isBig = order !== undefined && new TextDecoder().decode(zip.read(order)) === 'big'
+    const isBig = order?.size === 3 && new TextDecoder().decode(zip.read(order)) === 'big'
     this.#isSwapped = isBig !== (endianness() === 'BE')
   }
 
@@ -34,10 +35,11 @@ export class Archive {
   }
 
   /** The value that was saved, its tensors not read yet. */
-  unpickle(options: UnpickleOptions): unknown {
+  unpickle(skipUnsupported: boolean): unknown {
     const pickle = this.#zip.read(this.#entry('data.pkl'))
+    const spend = (bytes: number) => this.#zip.limit.takeObjects(bytes, 'what is pickled')
     try {
-      return unpickle(pickle, options)
+      return unpickle(pickle, { skipUnsupported, spend })
     } catch (thrown) {
       throw thrown instanceof PickleError ? fileError(this.path, thrown.message, thrown) : thrown
     }
@@ -45,59 +47,63 @@ export class Archive {
 
   #entry(name: string): ZipEntry {
     const entry = this.#zip.entries.get(this.#root + name)
-    if (!entry) throw fileError(this.path, `there is no ${this.#root}${name} in the archive`)
+    if (!entry) throw fileError(this.path, `there is no ${unquoted(this.#root + name)} in the archive`)
     return entry
   }
 
-  /** Reads a tensor; `name` is for errors. Throws `ERR_DTYPE` for a dtype that has no counterpart. */
+  /**
+   * Reads a tensor; `name` is for errors. Throws `ERR_DTYPE` for a dtype that no dtype here holds, and for the conjugate bit,
+   * which complex numbers alone have.
+   */
   read(pickled: PickledTensor, name: string): Tensor {
-    const { dtype, size, storage } = pickled
-    if (!isDType(dtype.name)) {
+    const { dtype, size, stride, storage, offset } = pickled
+    const what = `tensor ${quote(name)}`
+    const stored = storedAs(dtype.name)
+    const bit = pickled.bits.find((one) => one !== 'neg' || dtype.name === 'bool')
+    if (stored === undefined || bit !== undefined) {
+      const why = stored === undefined ? `dtype ${dtype.name}` : `the bit ${quote(bit as string)}`
       throw new SpikenormError(
         'ERR_DTYPE',
-        `${this.path}: tensor '${name}' has dtype ${dtype.name}, which has no counterpart here`,
+        `${this.path}: ${what} has ${why}, which has no counterpart here; skipUnsupported: true leaves it out`,
       )
     }
-    const count = size.reduce((product, extent) => product * extent, 1)
-    if (count === 0) return tensor(typedArrayOf(dtype.name, new ArrayBuffer(0)), size, { dtype: dtype.name })
-    const span = size.reduce(
-      (last, extent, axis) => last + (extent - 1) * (pickled.stride[axis] as number),
-      0,
-    )
-    const [start, end] = [pickled.offset, pickled.offset + span + 1].map((at) => at * dtype.itemSize)
-    const entry = this.#entry(`data/${storage.key}`)
-    if ((end as number) > Math.min(storage.bytes, entry.size)) {
-      throw fileError(
-        this.path,
-        `tensor '${name}' reaches to byte ${end} of a storage of ${Math.min(storage.bytes, entry.size)}`,
-      )
+    const count = this.#count(size, what)
+    const span =
+      count === 0 ? 0 : 1 + size.reduce((last, n, axis) => last + (n - 1) * (stride[axis] as number), 0)
+    const [start, end] = [offset * dtype.itemSize, (offset + span) * dtype.itemSize]
+    let bytes = new Uint8Array()
+    if (count > 0) {
+      const entry = this.#entry(`data/${storage.key}`)
+      const most = Math.min(storage.bytes, entry.size)
+      if (!(end <= most)) throw fileError(this.path, `${what} reaches to byte ${end} of a storage of ${most}`)
+      this.#zip.limit.takeBytes(count * stored.bytesInMemory, what)
+      bytes = this.#zip.read(entry, start, end)
     }
-    const bytes = this.#zip.read(entry, start, end)
     if (this.#isSwapped) swap(bytes, dtype.itemSize)
-    const values = gather(bytes.buffer, dtype.name, pickled, count, this.path)
-    return tensor(values, size, { dtype: dtype.name })
+    const values = gather(stored.view(bytes.buffer), size, stride, count)
+    if (pickled.bits.includes('neg')) negate(values, dtype.name)
+    return tensor(stored.convert(values), size, { dtype: stored.dtype })
+  }
+
+  /** Number of elements; an extent of 0 makes no room for others that are too large. */
+  #count(size: readonly number[], what: string): number {
+    const count = size.reduce((product, extent) => product * Math.max(extent, 1), 1)
+    if (count > Number.MAX_SAFE_INTEGER) {
+      throw fileError(this.path, `${what} has a shape past counting: [${size.join(', ')}]`)
+    }
+    return size.includes(0) ? 0 : count
   }
 }
 
-type Values = ReturnType<typeof typedArrayOf>
-
 /** The elements of a view in order, from the part of its storage it reaches over. */
 function gather(
-  buffer: ArrayBuffer,
-  dtype: DType,
-  { size, stride }: PickledTensor,
+  source: StoredValues,
+  size: readonly number[],
+  stride: readonly number[],
   count: number,
-  path: string,
-): Values {
-  const source = typedArrayOf(dtype, buffer)
+): StoredValues {
   if (isContiguous(size, stride)) return source
-  let result: Values
-  try {
-    result = typedArrayOf(dtype, new ArrayBuffer(count * source.BYTES_PER_ELEMENT))
-  } catch (thrown) {
-    // A view with strides of 0 may be larger than any file.
-    throw new SpikenormError('ERR_OUT_OF_MEMORY', `${path}: a tensor of ${count} elements`, { cause: thrown })
-  }
+  const result = new (source.constructor as new (length: number) => StoredValues)(count)
   const index = new Array<number>(size.length).fill(0)
   let from = 0
   for (let to = 0; to < count; to++) {

@@ -32,14 +32,22 @@ export class PickledTensor {
     readonly offset: number,
     readonly size: readonly number[],
     readonly stride: readonly number[],
+    /** Bits of PyTorch's that change what the values mean: `neg` and `conj` are known. */
+    readonly bits: readonly string[] = [],
   ) {}
 }
+
+/** Counts what objects take of V8's heap; throws where it is too much. */
+export type Spend = (bytes: number) => void
+
+/** What objects take of V8's heap, roughly, beside what is in them. */
+export const OBJECT_BYTES = { dict: 400, list: 100, bytes: 200, tensor: 600, item: 24 } as const
 
 /** A Python function or class that is known here: its name, and what calling it gives. Never Python's own. */
 export class PickledGlobal {
   constructor(
     readonly name: string,
-    readonly call: ((args: readonly unknown[]) => unknown) | null,
+    readonly call: ((args: readonly unknown[], spend: Spend) => unknown) | null,
     /** What it stands for where it is a type of storage. */
     readonly dtype: PickledDType | null = null,
   ) {}

@@ -3,12 +3,23 @@
  * machine that may ask for any Python function to be called; this machine knows the functions of globals.ts and no other,
  * and has no way to run code.
  */
+import { unquoted } from '../format-value.js'
 import { knownGlobal, storageOf } from './globals.js'
-import { PickledDict, PickledGlobal, PickledTensor, PickleError, Unsupported } from './pickled-values.js'
+import {
+  OBJECT_BYTES,
+  PickledDict,
+  PickledGlobal,
+  PickledTensor,
+  PickleError,
+  type Spend,
+  Unsupported,
+} from './pickled-values.js'
 
 export interface UnpickleOptions {
   /** Whether what is not known becomes {@link Unsupported} instead of an error. */
   skipUnsupported: boolean
+  /** Told of what is made. */
+  spend: Spend
 }
 
 /** The value a pickle describes. Throws {@link PickleError}. */
@@ -20,16 +31,18 @@ class Unpickler {
   readonly #bytes: Uint8Array
   readonly #view: DataView
   readonly #skipUnsupported: boolean
+  readonly #spend: Spend
   readonly #memo = new Map<number, unknown>()
   /** Stacks below the marks. */
   readonly #marked: unknown[][] = []
   #stack: unknown[] = []
   #at = 0
 
-  constructor(bytes: Uint8Array, { skipUnsupported }: UnpickleOptions) {
+  constructor(bytes: Uint8Array, { skipUnsupported, spend }: UnpickleOptions) {
     this.#bytes = bytes
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     this.#skipUnsupported = skipUnsupported
+    this.#spend = spend
   }
 
   load(): unknown {
@@ -90,14 +103,17 @@ class Unpickler {
   #collection(opcode: number): boolean {
     switch (opcode) {
       case 0x28 /* MARK */:
+        this.#spend(OBJECT_BYTES.list)
         this.#marked.push(this.#stack)
         this.#stack = []
         return true
       case 0x5d /* EMPTY_LIST */:
       case 0x8f /* EMPTY_SET */:
       case 0x29 /* EMPTY_TUPLE */:
+        this.#spend(OBJECT_BYTES.list)
         return this.#push([])
       case 0x7d /* EMPTY_DICT */:
+        this.#spend(OBJECT_BYTES.dict)
         return this.#push(new PickledDict())
       case 0x74 /* TUPLE */:
       case 0x91 /* FROZENSET */:
@@ -105,6 +121,7 @@ class Unpickler {
       case 0x85 /* TUPLE1 */:
       case 0x86 /* TUPLE2 */:
       case 0x87 /* TUPLE3 */:
+        this.#spend(OBJECT_BYTES.list)
         return this.#push(Array.from({ length: opcode - 0x84 }, () => this.#pop()).reverse())
       case 0x61 /* APPEND */:
         return this.#append([this.#pop()])
@@ -133,7 +150,11 @@ class Unpickler {
       case 0x93 /* STACK_GLOBAL */:
         {
           const name = this.#pop()
-          return this.#push(this.#global(String(this.#pop()), String(name)))
+          const module = this.#pop()
+          if (typeof module !== 'string' || typeof name !== 'string') {
+            throw new PickleError('a global without a name')
+          }
+          return this.#push(this.#global(module, name))
         }
       case 0x52 /* REDUCE */:
       case 0x81 /* NEWOBJ */:
@@ -178,14 +199,11 @@ class Unpickler {
       case 0x6a /* LONG_BINGET */:
         return this.#push(this.#recall(this.#uint32()))
       case 0x71 /* BINPUT */:
-        this.#memo.set(this.#byte(), this.#peek())
-        return true
+        return this.#remember(this.#byte())
       case 0x72 /* LONG_BINPUT */:
-        this.#memo.set(this.#uint32(), this.#peek())
-        return true
+        return this.#remember(this.#uint32())
       case 0x94 /* MEMOIZE */:
-        this.#memo.set(this.#memo.size, this.#peek())
-        return true
+        return this.#remember(this.#memo.size)
     }
     return false
   }
@@ -196,7 +214,7 @@ class Unpickler {
     if (known !== undefined) return known
     if (this.#skipUnsupported) return new Unsupported(name)
     throw new PickleError(
-      `needs ${name} of Python, which is not loaded and was not run. Save tensors, numbers, text and dicts and lists of ` +
+      `needs ${unquoted(name)} of Python, which is not loaded and was not run. Save tensors, numbers, text and dicts and lists of ` +
         'them (state_dict() rather than a whole net), or give skipUnsupported: true to leave such things out',
     )
   }
@@ -207,7 +225,7 @@ class Unpickler {
       const name = callee instanceof PickledGlobal ? callee.name : 'something that is no function'
       throw new PickleError(`calls ${name}, which torch.save does not`)
     }
-    return callee.call(args)
+    return callee.call(args, this.#spend)
   }
 
   /** Attributes are dropped; only what may have some in a checkpoint is given any. */
@@ -232,11 +250,13 @@ class Unpickler {
     if (!(dict instanceof PickledDict) || items.length % 2 !== 0) {
       throw new PickleError('sets items of something that is no dict')
     }
+    this.#spend(OBJECT_BYTES.item * items.length)
     for (let i = 0; i < items.length; i += 2) dict.entries.set(items[i], items[i + 1])
     return true
   }
 
   #push(value: unknown): true {
+    this.#spend(OBJECT_BYTES.item)
     this.#stack.push(value)
     return true
   }
@@ -258,6 +278,12 @@ class Unpickler {
     const items = this.#stack
     this.#stack = below
     return items
+  }
+
+  #remember(index: number): true {
+    this.#spend(OBJECT_BYTES.item)
+    this.#memo.set(index, this.#peek())
+    return true
   }
 
   #recall(index: number): unknown {
@@ -287,6 +313,7 @@ class Unpickler {
 
   #slice(count: number): Uint8Array {
     const start = this.#take(count)
+    this.#spend(OBJECT_BYTES.bytes + count)
     return this.#bytes.slice(start, start + count)
   }
 

@@ -2,11 +2,14 @@
  * The part of the zip format that torch.save writes, read with random access: the central directory (zip64 too), then
  * ranges of entries. Stored entries are read in place; compressed ones, which other tools make of them, are inflated whole.
  *
- * Checksums are not compared: torch.serialization.set_crc32_options lets PyTorch leave them out.
+ * Entries that overlap are refused. Checksums are not compared: torch.serialization.set_crc32_options lets PyTorch leave them out.
  */
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import { readSync } from 'node:fs'
 import { inflateRawSync } from 'node:zlib'
-import { fileError } from './file-error.js'
+import { fileError } from '../file-error.js'
+import { unquoted } from '../format-value.js'
+import { readingRegularFile } from '../regular-file.js'
+import { ReadLimit } from './read-limit.js'
 
 const END = 0x06054b50
 const END_64 = 0x06064b50
@@ -27,6 +30,9 @@ const HIGHEST_RATIO = 1032
 /** The most that one read is asked for; some systems refuse 2 GiB and more. */
 const CHUNK = 2 ** 30
 
+/** What the directory's entries take of V8's heap, beside their names. */
+const ENTRY_OBJECTS = 400
+
 const STORED = 0
 const DEFLATED = 8
 
@@ -37,45 +43,39 @@ export interface ZipEntry {
   compressedSize: number
   method: number
   headerOffset: number
+  /** Where the next entry, or the directory, begins. */
+  end: number
 }
 
 export class ZipFile {
   readonly path: string
   readonly entries: ReadonlyMap<string, ZipEntry>
+  /** What the file may take of memory. */
+  readonly limit: ReadLimit
   readonly #fd: number
   readonly #size: number
   /** Inflated entries, so that the tensors of one storage inflate it once. */
   readonly #inflated = new Map<string, Uint8Array>()
 
-  private constructor(path: string, fd: number) {
+  private constructor(path: string, fd: number, size: number) {
     this.path = path
     this.#fd = fd
-    const stat = fstatSync(fd)
-    if (stat.isDirectory()) throw fileError(path, 'is a folder')
-    this.#size = stat.size
+    this.#size = size
+    this.limit = new ReadLimit(path, size)
     this.entries = this.#readDirectory()
   }
 
   /** Opens a file for as long as `body` runs. Throws `ERR_FILE` for one that cannot be read. */
   static reading<R>(path: string, body: (zip: ZipFile) => R): R {
-    let fd: number
-    try {
-      fd = openSync(path, 'r')
-    } catch (thrown) {
-      throw fileError(path, String((thrown as Error).message), thrown)
-    }
-    try {
-      return body(new ZipFile(path, fd))
-    } finally {
-      closeSync(fd)
-    }
+    return readingRegularFile(path, (fd, size) => body(new ZipFile(path, fd, size)))
   }
 
   /** Bytes `start..end` of an entry, in memory of their own. */
   read(entry: ZipEntry, start = 0, end = entry.size): Uint8Array<ArrayBuffer> {
     if (start < 0 || end < start || end > entry.size) {
-      throw fileError(this.path, `${entry.name}: bytes ${start}..${end} of ${entry.size}`)
+      throw this.#entryError(entry, `bytes ${start}..${end} of ${entry.size}`)
     }
+    this.limit.takeBytes(end - start, unquoted(entry.name))
     if (entry.method === STORED) return this.#bytes(this.#dataOffset(entry) + start, end - start)
     // A copy: an inflated Buffer's own slice() would be a view of it.
     return new Uint8Array(this.#inflate(entry).subarray(start, end))
@@ -85,20 +85,21 @@ export class ZipFile {
     const known = this.#inflated.get(entry.name)
     if (known) return known
     if (entry.method !== DEFLATED) {
-      throw fileError(this.path, `${entry.name}: compression method ${entry.method} is not supported`)
+      throw this.#entryError(entry, `compression method ${entry.method} is not supported`)
     }
-    const packed = this.#bytes(this.#dataOffset(entry), entry.compressedSize)
     if (entry.size > entry.compressedSize * HIGHEST_RATIO) {
-      throw fileError(this.path, `${entry.name}: claims ${entry.size} bytes in ${entry.compressedSize}`)
+      throw this.#entryError(entry, `claims ${entry.size} bytes in ${entry.compressedSize}`)
     }
+    this.limit.takeBytes(entry.size, unquoted(entry.name))
+    const packed = this.#bytes(this.#dataOffset(entry), entry.compressedSize)
     let inflated: Uint8Array
     try {
       inflated = inflateRawSync(packed, { maxOutputLength: Math.max(entry.size, 1) })
     } catch (thrown) {
-      throw fileError(this.path, `${entry.name}: cannot be inflated: ${(thrown as Error).message}`, thrown)
+      throw this.#entryError(entry, `cannot be inflated: ${(thrown as Error).message}`, thrown)
     }
     if (inflated.length !== entry.size) {
-      throw fileError(this.path, `${entry.name}: ${inflated.length} bytes where ${entry.size} are expected`)
+      throw this.#entryError(entry, `${inflated.length} bytes where ${entry.size} are expected`)
     }
     this.#inflated.set(entry.name, inflated)
     return inflated
@@ -107,8 +108,12 @@ export class ZipFile {
   /** Where an entry's contents begin: behind its local header, whose extra field PyTorch pads for alignment. */
   #dataOffset(entry: ZipEntry): number {
     const header = viewOf(this.#bytes(entry.headerOffset, LOCAL_BYTES))
-    if (header.getUint32(0, true) !== LOCAL) throw this.#broken(`no header of ${entry.name}`)
-    return entry.headerOffset + LOCAL_BYTES + header.getUint16(26, true) + header.getUint16(28, true)
+    if (header.getUint32(0, true) !== LOCAL) throw this.#broken(`no header of ${unquoted(entry.name)}`)
+    const offset = entry.headerOffset + LOCAL_BYTES + header.getUint16(26, true) + header.getUint16(28, true)
+    if (offset + entry.compressedSize > entry.end) {
+      throw this.#broken(`${unquoted(entry.name)} reaches into the next entry`)
+    }
+    return offset
   }
 
   #readDirectory(): Map<string, ZipEntry> {
@@ -127,7 +132,9 @@ export class ZipFile {
       const wide = this.#zip64End(tailOffset + end - LOCATOR_BYTES)
       if (wide) [count, bytes, offset] = wide
     }
-    return this.#entriesOf(viewOf(this.#bytes(offset, bytes)), count)
+    const entries = this.#entriesOf(viewOf(this.#bytes(offset, bytes)), count)
+    this.#findEnds(entries, offset)
+    return entries
   }
 
   /** Number of entries, bytes and offset of the directory from the zip64 end record, if there is one. */
@@ -156,23 +163,36 @@ export class ZipFile {
       const name = new TextDecoder().decode(
         new Uint8Array(directory.buffer, directory.byteOffset + nameAt, nameBytes),
       )
-      if (directory.getUint16(at + 8, true) & 1) throw fileError(this.path, `${name} is encrypted`)
-      if (entries.has(name)) throw this.#broken(`two entries are called ${name}`)
+      this.limit.takeObjects(ENTRY_OBJECTS + nameBytes, 'the directory of the archive')
+      if (directory.getUint16(at + 8, true) & 1) throw fileError(this.path, `${unquoted(name)} is encrypted`)
+      if (entries.has(name)) throw this.#broken(`two entries are called ${unquoted(name)}`)
       const entry: ZipEntry = {
         name,
         method: directory.getUint16(at + 10, true),
         compressedSize: directory.getUint32(at + 20, true),
         size: directory.getUint32(at + 24, true),
         headerOffset: directory.getUint32(at + 42, true),
+        end: 0,
       }
       this.#widen(entry, directory, nameAt + nameBytes, extraBytes)
       if (entry.method === STORED && entry.size !== entry.compressedSize) {
-        throw this.#broken(`${name} is stored, but not in as many bytes as it has`)
+        throw this.#broken(`${unquoted(name)} is stored, but not in as many bytes as it has`)
       }
       entries.set(name, entry)
       at = next
     }
     return entries
+  }
+
+  /** Says where each entry ends; they may not overlap, or a small file would hold much. */
+  #findEnds(entries: ReadonlyMap<string, ZipEntry>, directory: number): void {
+    const inOrder = [...entries.values()].sort((a, b) => a.headerOffset - b.headerOffset)
+    inOrder.forEach((entry, i) => {
+      entry.end = inOrder[i + 1]?.headerOffset ?? directory
+      if (entry.headerOffset + LOCAL_BYTES + entry.compressedSize > entry.end) {
+        throw this.#broken(`${unquoted(entry.name)} reaches into what is behind it`)
+      }
+    })
   }
 
   /** Takes sizes and offset that do not fit 32 bits from the zip64 extra field. */
@@ -187,7 +207,7 @@ export class ZipFile {
         for (const key of ['size', 'compressedSize', 'headerOffset'] as const) {
           if (entry[key] !== IN_ZIP64.long) continue
           if (field + 8 > Math.min(at + length, start + bytes)) {
-            throw this.#broken(`the zip64 record of ${entry.name} is cut short`)
+            throw this.#broken(`the zip64 record of ${unquoted(entry.name)} is cut short`)
           }
           entry[key] = this.#wide(directory, field)
           field += 8
@@ -215,6 +235,10 @@ export class ZipFile {
       done += got
     }
     return bytes
+  }
+
+  #entryError(entry: ZipEntry, what: string, cause?: unknown) {
+    return fileError(this.path, `${unquoted(entry.name)}: ${what}`, cause)
   }
 
   #broken(what: string) {

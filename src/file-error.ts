@@ -1,4 +1,4 @@
-import { SpikenormError } from '../errors.js'
+import { SpikenormError } from './errors.js'
 
 /** What is wrong with the file at `path`. */
 export function fileError(path: string, what: string, cause?: unknown): SpikenormError {
