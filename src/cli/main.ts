@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { didYouMean } from '../did-you-mean.js'
+import { printable } from '../format-value.js'
 import { isAddonError } from '../missing-addon.js'
 /**
  * The command `spikenorm`. Each command is loaded when it is asked for, so that `--help`, `--version` and `doctor` work
@@ -83,6 +84,9 @@ process.on('unhandledRejection', (reason) => {
   if (!isAddonError(reason)) throw reason
 })
 
+/** Messages may quote a file. Of an error that is not of a file, the lines are kept. */
+const withoutCommands = (message: string) => message.split('\n').map(printable).join('\n')
+
 const argv = process.argv.slice(2)
 main(argv).then(
   (code) => {
@@ -93,8 +97,11 @@ main(argv).then(
     const name = argv[0] !== undefined && Object.hasOwn(COMMANDS, argv[0]) ? argv[0] : undefined
     // What users can cause has a message that says all; of anything else, the place is needed too.
     const isPlain = isUsage || error instanceof Failure || error.name === 'SpikenormError'
-    const message = error.message.replace(/^spikenorm: /, '')
-    console.error(isPlain ? `spikenorm${name ? ` ${name}` : ''}: ${message}` : error)
+    const text = error.message.replace(/^spikenorm: /, '')
+    const message = error.name === 'SpikenormError' ? printable(text) : withoutCommands(text)
+    console.error(
+      isPlain ? `spikenorm${name ? ` ${name}` : ''}: ${message}` : withoutCommands(error.stack ?? message),
+    )
     if (isUsage) console.error(`See npx spikenorm${name ? ` ${name}` : ''} --help.`)
     process.exitCode = isUsage ? EXIT_USAGE : EXIT_FAILURE
   },

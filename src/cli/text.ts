@@ -13,6 +13,15 @@ export const red = style(31, 39)
 export const green = style(32, 39)
 export const yellow = style(33, 39)
 
+/** JSON that prints as it is: what a terminal obeys and JSON leaves as it is is escaped too. */
+export function json(value: unknown): string {
+  return JSON.stringify(value, null, 2).replace(/(?!\n)[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) =>
+    [...Array(character.length).keys()]
+      .map((at) => `\\u${character.charCodeAt(at).toString(16).padStart(4, '0')}`)
+      .join(''),
+  )
+}
+
 /** Columns side by side, the first row being their heads; those named in `right` end at the same place. */
 export function table(rows: readonly (readonly string[])[], right: readonly number[] = []): string {
   const widths: number[] = []

@@ -199,6 +199,46 @@ describe('convert, renaming and writing', () => {
   })
 })
 
+describe('convert prints names out of files', () => {
+  const evil = '\u001b[31mred\u001b]0;title\u0007\u009b2J\r\nfake  float32\u202e'
+
+  it('without what a terminal obeys, on both outputs and in every message', () => {
+    const dict = Object.fromEntries(
+      Object.entries(new BatchNorm2d(2).stateDict()).map(([name, value]) => [`${evil}.${name}`, value]),
+    )
+    delete dict[`${evil}.bias`]
+    const huge = tensor([1e6], [1])
+    const path = fileOf({ ...dict, [`${evil}b`]: huge, [`${evil}c`]: huge })
+    const runs = [
+      [],
+      ['--json'],
+      ['--check', 'auto'],
+      ['--check', 'auto', '--json'],
+      ['--check', 'BatchNorm2d', '--args', '{"numFeatures":2}'],
+      ['--dtype', 'float16'],
+      ['--select', 'nothing'],
+      ['--rename', '[bc]$=', '--json'],
+      ['--rename', '.*c$='],
+      ['--fold', 'conv=a,norm=b'],
+      ['-o', join(temporaryFolder(), evil, evil)],
+      ['--strip-prefix', evil],
+    ]
+    for (const args of runs) {
+      const { stdout, stderr } = spikenorm(['convert', path, ...args])
+      const text = `${stdout}${stderr}`
+      expect(text, args.join(' ')).not.toMatch(/(?!\n)[\p{Cc}\p{Cf}]/u)
+      expect(text, args.join(' ')).not.toMatch(/^fake/m)
+    }
+    const { tensors } = converted(path)
+    expect(tensors.at(-1).key).toBe(`${evil}c`)
+  }, 60_000)
+
+  it('as they are where they harm nobody', () => {
+    const { stdout } = spikenorm(['convert', fileOf({ 'größe.✓ 重み': tensor([1], [1]) })])
+    expect(stdout).toContain('größe.✓ 重み')
+  })
+})
+
 describe('convert, dtypes', () => {
   it('rounds every float once and leaves whole numbers alone', () => {
     const values = [1, 1 / 3, -2.0004, 65504, 6e-8]

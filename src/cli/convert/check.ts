@@ -1,5 +1,6 @@
 /** Do the keys and shapes fit a layer? */
-import type { Module } from '../../index.js'
+import { printable } from '../../format-value.js'
+import type { Module, SpikenormError, Tensor } from '../../index.js'
 import { shapeText } from '../text.js'
 import { type Arguments, build, classesText, findLayers, onlyOwn, placeOf } from './layers.js'
 import { type Dict, select } from './rename.js'
@@ -31,18 +32,29 @@ export function checkAll(dict: Dict): CheckResult[] {
   })
 }
 
+/** What the layer itself says, which takes what older files have too. */
 function compare(layer: Module, dict: Dict) {
-  const expected = layer.stateDict()
-  const missing = Object.keys(expected).filter((key) => !Object.hasOwn(dict, key))
-  const unexpected = Object.keys(dict).filter((key) => !Object.hasOwn(expected, key))
-  const wrongShape = Object.entries(expected).flatMap(([key, { shape }]) => {
-    const got = dict[key]?.shape
-    return got === undefined || got.join() === shape.join() ? [] : [{ key, expected: shape, got }]
+  const wrongShape = Object.entries(layer.stateDict()).flatMap(([key, { shape }]) => {
+    const value = Object.hasOwn(dict, key) ? dict[key] : undefined
+    return value === undefined || loads(layer, key, value) ? [] : [{ key, expected: shape, got: value.shape }]
   })
+  const wrong = new Set(wrongShape.map(({ key }) => key))
+  const rest = Object.fromEntries(Object.entries(dict).filter(([key]) => !wrong.has(key)))
+  const { missingKeys, unexpectedKeys: unexpected } = layer.loadStateDict(rest, { strict: false })
+  const missing = missingKeys.filter((key) => !wrong.has(key))
   const fits = missing.length + unexpected.length + wrongShape.length === 0
-  // The layer has the last word.
-  if (fits) layer.loadStateDict(dict)
   return { fits, missing, unexpected, wrongShape }
+}
+
+/** Whether a layer takes a value of this shape. */
+function loads(layer: Module, key: string, value: Tensor): boolean {
+  try {
+    layer.loadStateDict({ [key]: value }, { strict: false })
+    return true
+  } catch (thrown) {
+    if ((thrown as SpikenormError).code === 'ERR_STATE_DICT') return false
+    throw thrown
+  }
 }
 
 export function checkText({ prefix, class: name, args, ...result }: CheckResult): string {
@@ -50,11 +62,11 @@ export function checkText({ prefix, class: name, args, ...result }: CheckResult)
   const what = `${name}(${given.join(', ')})`
   if (result.fits) return `${placeOf(prefix)}: fits ${what}`
   const problems = [
-    ...result.missing.map((key) => `missing     ${prefix}${key}`),
-    ...result.unexpected.map((key) => `unexpected  ${prefix}${key}`),
+    ...result.missing.map((key) => `missing     ${printable(prefix + key)}`),
+    ...result.unexpected.map((key) => `unexpected  ${printable(prefix + key)}`),
     ...result.wrongShape.map(
       ({ key, expected, got }) =>
-        `wrong shape ${prefix}${key}: expected ${shapeText(expected)}, got ${shapeText(got)}`,
+        `wrong shape ${printable(prefix + key)}: expected ${shapeText(expected)}, got ${shapeText(got)}`,
     ),
   ]
   return `${placeOf(prefix)}: does not fit ${what}\n${problems.map((line) => `  ${line}`).join('\n')}`

@@ -1,8 +1,10 @@
 /** `spikenorm convert`: the arguments, and the order in which things are done. */
 import { existsSync } from 'node:fs'
+import { printable } from '../../format-value.js'
 import { type DType, saveSafetensors } from '../../index.js'
 import { parseArguments } from '../arguments.js'
 import { Failure, UsageError } from '../errors.js'
+import { json } from '../text.js'
 import { type CheckResult, checkAll, checkClass, checkText } from './check.js'
 import { convertDtype } from './dtype.js'
 import { load } from './file.js'
@@ -94,7 +96,7 @@ export async function run(argv: readonly string[]): Promise<number> {
   const notes: string[] = []
   const note = (sentence: string) => {
     notes.push(sentence)
-    console.error(`spikenorm convert: ${sentence}`)
+    console.error(`spikenorm convert: ${printable(sentence)}`)
   }
   let dict: Dict = load(file, {
     keys: values.key ?? [],
@@ -111,7 +113,7 @@ export async function run(argv: readonly string[]): Promise<number> {
   const tensors = summariseAll(dict)
   if (values.json) {
     const written = isWritten ? output : null
-    console.log(JSON.stringify({ file, tensors, layers: findLayers(dict), checks, notes, written }, null, 2))
+    console.log(json({ file, tensors, layers: findLayers(dict), checks, notes, written }))
     return fits ? 0 : 1
   }
   console.log(summaryTable(tensors))
@@ -120,8 +122,8 @@ export async function run(argv: readonly string[]): Promise<number> {
       console.log(`${placeOf(prefix)}: ${classesText(classes)}`)
   }
   for (const result of checks) console.log(checkText(result))
-  if (isWritten) console.log(`Written: ${output}`)
-  else if (output !== undefined) console.log(`Not written: ${output}, since the check failed`)
+  if (isWritten) console.log(`Written: ${printable(output)}`)
+  else if (output !== undefined) console.log(`Not written: ${printable(output)}, since the check failed`)
   return fits ? 0 : 1
 }
 
@@ -139,15 +141,15 @@ function floatDtype(name: string): DType {
   return dtype
 }
 
-function parseArgs(json: string | undefined, check: string | undefined): Arguments {
-  if (json === undefined) return {}
+function parseArgs(text: string | undefined, check: string | undefined): Arguments {
+  if (text === undefined) return {}
   if (check === undefined || check === 'auto')
     throw new UsageError('--args needs --check with the name of a class.')
   try {
-    const args: unknown = JSON.parse(json)
+    const args: unknown = JSON.parse(text)
     if (args !== null && typeof args === 'object' && !Array.isArray(args)) return args as Arguments
   } catch {
     // Said below, as for JSON that is no object.
   }
-  throw new UsageError(`--args takes a JSON object such as '{"numFeatures":64}', not '${json}'.`)
+  throw new UsageError(`--args takes a JSON object such as '{"numFeatures":64}', not '${text}'.`)
 }

@@ -1,7 +1,7 @@
 /** Folding a norm into the convolution or linear layer before it, by the keys of both. */
 
 import { nearest } from '../../did-you-mean.js'
-import { fold as foldLayers, type NormLayer, type nn, type Tensor, tensor } from '../../index.js'
+import { fold as foldLayers, type NormLayer, type nn, type Tensor } from '../../index.js'
 import { Failure, UsageError } from '../errors.js'
 import { type Arguments, build, type FoundLayer, findLayers, onlyOwn, placeOf } from './layers.js'
 import type { Dict } from './rename.js'
@@ -60,7 +60,8 @@ export function foldDict(dict: Dict, { conv, norm, eps }: Folding): Dict {
       `TemporalEffectiveBatchNorm${dimension}`,
     ])
 
-  const keys = withCounters(onlyOwn(select(dict, norm)), norm)
+  const keys = onlyOwn(select(dict, norm))
+  expectStatistics(keys, norm)
   const isAffine = Object.keys(keys).some((key) => /(^|\.)weight$/.test(key))
   const mode = { stepMode: 'm', dtype: 'float64' }
   const weighted = loaded(layer.classes[0] as string, { ...layer.args, ...mode }, onlyOwn(select(dict, conv)))
@@ -79,20 +80,12 @@ export function foldDict(dict: Dict, { conv, norm, eps }: Folding): Dict {
   return Object.fromEntries(entries)
 }
 
-/**
- * The norm's keys with counters of batches: some files lack them (PyTorch before 0.4.1), and folding does not look at them.
- * Without running statistics there is nothing to fold.
- */
-function withCounters(keys: Dict, norm: string): Dict {
-  const means = Object.keys(keys).filter((key) => /(^|\.)running_mean$/.test(key))
-  if (means.length === 0) {
-    throw new Failure(
-      `--fold: norm=${placeOf(norm)} has no running statistics (track_running_stats=False): it uses those of each batch, which are not known beforehand`,
-    )
-  }
-  const counters = means.map((key) => key.replace(/running_mean$/, 'num_batches_tracked'))
-  const zeros = counters.map((key) => [key, tensor([0], [], { dtype: 'int64' })] as const)
-  return { ...Object.fromEntries(zeros), ...keys }
+/** Without running statistics there is nothing to fold. */
+function expectStatistics(keys: Dict, norm: string): void {
+  if (Object.keys(keys).some((key) => /(^|\.)running_mean$/.test(key))) return
+  throw new Failure(
+    `--fold: norm=${placeOf(norm)} has no running statistics (track_running_stats=False): it uses those of each batch, which are not known beforehand`,
+  )
 }
 
 /** The keys of one layer. */

@@ -1,6 +1,7 @@
 /** Which layer may have written these keys, and how to build one of a class for them. */
 
 import { didYouMean } from '../../did-you-mean.js'
+import { printable } from '../../format-value.js'
 import {
   BatchNorm1d,
   BatchNorm2d,
@@ -87,26 +88,35 @@ export function onlyOwn(dict: Dict): Dict {
   return Object.fromEntries(Object.entries(dict).filter(([key]) => isOwn(key)))
 }
 
+/** Time steps that no net has. */
+const MOST_STEPS = 10_000
+
 /** Every layer of {@link CLASS_NAMES} that the keys tell of, in their order. */
 export function findLayers(dict: Dict): FoundLayer[] {
-  const prefixes = new Set(Object.keys(dict).flatMap((key) => LAST_NAME.exec(key)?.groups?.prefix ?? []))
-  return [...prefixes].flatMap((prefix) => guess(dict, prefix) ?? [])
+  const prefixes = new Map<string, number[]>()
+  for (const key of Object.keys(dict)) {
+    const { prefix, step } = LAST_NAME.exec(key)?.groups ?? {}
+    if (prefix === undefined) continue
+    const steps = prefixes.get(prefix) ?? []
+    if (step !== undefined) steps.push(Number(step))
+    prefixes.set(prefix, steps)
+  }
+  return [...prefixes].flatMap(([prefix, steps]) => guess(dict, prefix, steps) ?? [])
 }
 
-function guess(dict: Dict, prefix: string): FoundLayer | undefined {
+/** The layer below a prefix; `steps` are the time steps that keys of BNTT have. */
+function guess(dict: Dict, prefix: string, steps: readonly number[]): FoundLayer | undefined {
   const shapeOf = (name: string) => dict[prefix + name]?.shape
   const found = (names: readonly string[], args: Arguments) => ({ prefix, classes: [...names], args })
   const dimensions = (name: string) => ['1d', '2d', '3d'].map((dimension) => name + dimension)
-  const steps = Object.keys(dict)
-    .map((key) => LAST_NAME.exec(key)?.groups)
-    .filter((groups) => groups?.prefix === prefix && groups.step !== undefined)
-    .map((groups) => Number(groups?.step))
   if (steps.length > 0) {
+    const last = steps.reduce((most, step) => Math.max(most, step))
+    if (last >= MOST_STEPS) return undefined
     const step = `bn_list.${steps[0]}.`
     const features =
       shapeOf(`${step}running_mean`) ?? shapeOf(`${step}running_var`) ?? shapeOf(`${step}weight`)
     return found(dimensions('BatchNormThroughTime'), {
-      T: Math.max(...steps) + 1,
+      T: last + 1,
       ...(features ? { numFeatures: features[0] } : {}),
     })
   }
@@ -138,7 +148,7 @@ function guess(dict: Dict, prefix: string): FoundLayer | undefined {
 
 /** A prefix as a layer's name. */
 export function placeOf(prefix: string): string {
-  return prefix === '' ? 'root' : prefix.replace(/\.$/, '')
+  return prefix === '' ? 'root' : printable(prefix.replace(/\.$/, ''))
 }
 
 /** `BatchNorm1d/2d/3d or ThresholdDependentBatchNorm1d/2d/3d`. */

@@ -1,4 +1,6 @@
 /** What a tensor holds, in a line. */
+
+import { printable } from '../../format-value.js'
 import type { DType, Tensor } from '../../index.js'
 import { bytes, shapeText, short, table } from '../text.js'
 import type { Dict } from './rename.js'
@@ -48,7 +50,7 @@ export function summaryTable(rows: readonly TensorSummary[]): string {
   const isTainted = rows.some(({ nan, inf }) => nan + inf > 0)
   const head = ['key', 'dtype', 'shape', 'values', 'min', 'mean', 'max', ...(isTainted ? ['NaN', 'Inf'] : [])]
   const body = rows.map((row) => [
-    row.key,
+    printable(row.key),
     row.dtype,
     shapeText(row.shape),
     String(row.size),
