@@ -5,6 +5,7 @@ import {
   type Check,
   isPlainObject,
   readOptions,
+  refuseSurplus,
   type Signature,
 } from './arguments.js'
 import { SpikenormError } from './errors.js'
@@ -107,7 +108,9 @@ export function loadSafetensors(
  * no tensor. Throws `ERR_FILE`.
  */
 export function loadSafetensorsMetadata(path: FilePath): Record<string, string> {
-  const entries = native.loadSafetensorsMetadata(pathOf('loadSafetensorsMetadata', path))
+  const where = 'loadSafetensorsMetadata'
+  refuseSurplus(where, arguments, ['path'])
+  const entries = native.loadSafetensorsMetadata(pathOf(where, path))
   return Object.fromEntries(entries.map(({ key, value }) => [key, value]))
 }
 

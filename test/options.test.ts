@@ -193,8 +193,11 @@ describe('every export that takes options', () => {
     'cuda.graph': [() => [() => 1], 'Device'],
     foldNet: [() => [new nn.Sequential()], 'Strict'],
     full: [() => [[1], 1], 'd_type'],
-
+    loadPyTorch: [() => ['no-such-file'], 'skip_unsupported'],
+    loadPyTorchCheckpoint: [() => ['no-such-file'], 'skip_unsupported'],
+    loadSafetensors: [() => ['no-such-file'], 'skip_unsupported'],
     ones: [() => [[1]], 'd_type'],
+    saveSafetensors: [() => ['no-such-folder/file', {}], 'meta_data'],
     tensor: [() => [[1], [1]], 'd_type'],
     zeros: [() => [[1]], 'd_type'],
   }
@@ -226,17 +229,7 @@ describe('every export that takes options', () => {
       'enableGrad',
     ],
     ...['fold', 'functional.detachNet', 'functional.resetNet', 'functional.setStepMode', 'getNumThreads'],
-    ...[
-      'manualSeed',
-      'memoryStats',
-      'noGrad',
-      'randperm',
-      'setNumThreads',
-      'loadSafetensors',
-      'saveSafetensors',
-      'loadPyTorch',
-      'loadPyTorchCheckpoint',
-    ],
+    ...['manualSeed', 'memoryStats', 'noGrad', 'randperm', 'setNumThreads', 'loadSafetensorsMetadata'],
   ]
 
   it('is in this table, or is known to take none', () => {
