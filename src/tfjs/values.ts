@@ -10,13 +10,24 @@ import { type Device, SpikenormError, Tensor, tensor } from '../index.js'
 /** Dtypes of TensorFlow.js whose values go into a float32 module, as they go into TensorFlow.js's own layers. */
 const NUMERIC: ReadonlySet<string> = new Set(['float32', 'int32', 'bool'])
 
+const TWO_COPIES =
+  '; its model is of another copy of @tensorflow/tfjs-layers: npm ls @tensorflow/tfjs-layers shows them'
+
+/** Whether a model of another copy of tf.layers calls: this copy's layers take its symbols for values. */
+function isForeignSymbol(x: unknown): boolean {
+  return (x as object | null | undefined)?.constructor?.name === 'SymbolicTensor'
+}
+
 /**
  * The values of `x` in float32: its own array where that holds them, a copy otherwise. The array decides, not the dtype:
  * `tf.cast(x, 'float32')` relabels an int32 tensor and keeps the Int32Array beneath.
  */
 export function valuesOf(what: string, x: tf.Tensor): Float32Array {
   if (!(x instanceof tf.Tensor)) {
-    throw new SpikenormError('ERR_ARGUMENT', `${what}: expected a tf.Tensor, got ${formatValue(x)}`)
+    throw new SpikenormError(
+      'ERR_ARGUMENT',
+      `${what}: expected a tf.Tensor, got ${formatValue(x)}${isForeignSymbol(x) ? TWO_COPIES : ''}`,
+    )
   }
   if (!NUMERIC.has(x.dtype)) {
     const remedy = x.dtype === 'complex64' ? '; take its tf.real(x) or tf.abs(x)' : ''

@@ -233,6 +233,14 @@ describe('a layer', () => {
     )
     expectCode('ERR_ARGUMENT', () => (own.neuNorm() as own.SpikenormLayer).module, 'not been built')
     const layer = own.batchNorm2d()
+    // As a second copy of tf.layers makes it: no SymbolicTensor of this one.
+    class SymbolicTensor {
+      shape = [null, T, H, W, C]
+    }
+    const foreign = new SymbolicTensor() as unknown as tf.Tensor
+    const rank5 = own.batchNorm2d()
+    rank5.build([null, T, H, W, C])
+    expectCode('ERR_ARGUMENT', () => rank5.call(foreign, {}), 'another copy of @tensorflow/tfjs-layers')
     const strings = tf.fill([N, T, H, W, C], 'a', 'string')
     expectCode('ERR_DTYPE', () => layer.apply(strings), 'BatchNorm2d: input', 'string')
     const x = tf.zeros([N, T, H, W, C])
