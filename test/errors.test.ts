@@ -69,7 +69,7 @@ function alwaysFailing(shape: number[]): Failing[] {
     [
       'ERR_STATE_DICT',
       'a state dict without a key',
-      (m) => load(m, (dict) => delete dict[last(m)]),
+      (m) => load(m, (dict) => delete dict[entry(m)[0]![0]]),
       /missing/i,
     ],
     [
