@@ -1,4 +1,4 @@
-import { changed, made } from './rollback.js'
+import { changed, isAtomic, made } from './rollback.js'
 import type { Tape, TapeEntry } from './tape.js'
 import type { Tensor } from './tensor.js'
 
@@ -31,10 +31,15 @@ export class CarriedState<Entry extends StatefulEntry<Entry>> {
 
   /** Goes on from the state after a forward; `entry` is `null` where it was not recorded. */
   advance(value: Tensor | null, entry: Entry | null): void {
-    const [oldValue, oldSource] = [this.#value, this.#source]
+    const oldValue = this.#value
+    const oldSource = this.#source
     this.#value = value
     this.#source = entry
     const isReplaced = value !== oldValue
+    if (!isAtomic()) {
+      if (isReplaced) oldValue?.dispose()
+      return
+    }
     if (isReplaced && value) made(value)
     changed({
       undo: () => {
@@ -73,6 +78,11 @@ export class CarriedState<Entry extends StatefulEntry<Entry>> {
   #setGradient(entry: Entry, gradient: Tensor | null): void {
     const before = this.gradientOf(entry)
     if (before === gradient) return
+    if (!isAtomic() && gradient === null) {
+      this.#gradients.delete(entry)
+      before?.dispose()
+      return
+    }
     const set = (value: Tensor | null) => {
       if (value) this.#gradients.set(entry, value)
       else this.#gradients.delete(entry)

@@ -45,9 +45,14 @@ export abstract class Module {
   #training = true
   #stepMode: StepMode = 's'
   #isDisposed = false
+  /** Whether the latest forward was. */
+  #isRecorded = true
   readonly #parameters = new Map<string, Parameter>()
   readonly #buffers = new Map<string, Tensor>()
   readonly #modules = new Map<string, Module>()
+  /** This module and all below it, as after so many registrations. */
+  #tree: readonly Module[] = []
+  #treeOf = -1
 
   /** For subclasses. */
   constructor() {
@@ -76,7 +81,7 @@ export abstract class Module {
       if (this.#isDisposed) throw disposed()
       const input = expectTensor(undefined, 'input', x)
       const record = isRecording(this.#training)
-      if (!record) this.tape?.skip()
+      this.#isRecorded = record
       // A layer of the library makes one native call, which changes nothing when it throws.
       if (this.#isLibraryClass && this.#modules.size === 0) return this.computeForward(input, record)
       return atomically(() => this.#checked('computeForward', this.computeForward(input, record)), settle)
@@ -94,6 +99,7 @@ export abstract class Module {
     try {
       if (this.#isDisposed) throw disposed()
       const gradient = expectTensor(undefined, 'dy', dy)
+      if (!this.#isRecorded) this.tape?.skip()
       if (this.#isLibraryClass && this.isBackwardAtomic) return this.computeBackward(gradient)
       return atomically(() => this.#checked('computeBackward', this.computeBackward(gradient)), settle)
     } catch (thrown) {
@@ -304,6 +310,7 @@ export abstract class Module {
       )
     }
     this.#modules.set(name, module)
+    registrations++
     return module
   }
 
@@ -340,9 +347,13 @@ export abstract class Module {
 
   /** This module and all below it, parents first, each once. */
   modules(): Module[] {
-    const all = new Set<Module>()
-    this.#collect(all)
-    return [...all]
+    if (this.#treeOf !== registrations) {
+      const all = new Set<Module>()
+      this.#collect(all)
+      this.#tree = [...all]
+      this.#treeOf = registrations
+    }
+    return [...this.#tree]
   }
 
   #collect(all: Set<Module>): void {
@@ -484,6 +495,9 @@ export abstract class Module {
     this.dispose()
   }
 }
+
+/** How often a module has been put below another. */
+let registrations = 0
 
 /** What has been reset or detached in the call that is going on. */
 const visited: Record<'reset' | 'detach', Set<Module> | null> = { reset: null, detach: null }

@@ -2,7 +2,7 @@
 import { argumentError } from './arguments.js'
 import { type ErrorCode, SpikenormError } from './errors.js'
 import { native } from './native.js'
-import { changed, isAtomic, keepValues, made } from './rollback.js'
+import { changed, isAtomic, isCapturing, keepValues, made } from './rollback.js'
 import { expectTensor, Tensor, type TensorOptions } from './tensor.js'
 
 /** Gradients of calls that are still going on, in the order they came. */
@@ -125,9 +125,54 @@ export class Parameter extends Tensor {
     })
   }
 
+  /** @internal Accumulates native gradients of different parameters: all, or where it throws none. They are taken over or freed. */
+  static accumulateAll(parameters: readonly Parameter[], gradients: readonly number[]): void {
+    if (isAtomic()) {
+      for (const [i, parameter] of parameters.entries()) parameter.accumulate(gradients[i] as number)
+      return
+    }
+    const [targets, sources]: [number[], number[]] = [[], []]
+    for (const [i, parameter] of parameters.entries()) {
+      const live = parameter.#live
+      if (!live) continue
+      targets.push(live.id)
+      sources.push(gradients[i] as number)
+    }
+    try {
+      if (targets.length > 0) native.tensorsAccumulate(targets, sources)
+    } catch (thrown) {
+      for (const gradient of gradients) native.free(gradient)
+      throw thrown
+    }
+    for (const [i, parameter] of parameters.entries()) {
+      const gradient = gradients[i] as number
+      if (parameter.#live) native.free(gradient)
+      else parameter.#grad = new Tensor(gradient)
+    }
+  }
+
   /** @internal Adds all gradients that are waiting, or throws having added none: the end of a call. */
   static settle(): void {
-    if (waiting.size > 0) Parameter.#addWaiting([...waiting.keys()], false)
+    if (waiting.size === 0) return
+    if (isCapturing()) {
+      Parameter.#addWaiting([...waiting.keys()], false)
+      return
+    }
+    const [targets, sources]: [number[], number[]] = [[], []]
+    for (const [parameter, here] of waiting) {
+      const live = parameter.#live
+      here.sum ??= live ? null : new Tensor(here.gradients[0] as number)
+      const target = (live ?? (here.sum as Tensor)).id
+      for (let i = live ? 0 : 1; i < here.gradients.length; i++) {
+        targets.push(target)
+        sources.push(here.gradients[i] as number)
+      }
+    }
+    if (targets.length > 0) native.tensorsAccumulate(targets, sources)
+    // Nothing that could be undone comes after.
+    for (const source of sources) native.free(source)
+    for (const [parameter, { sum }] of waiting) parameter.#grad = parameter.#live ?? sum
+    waiting.clear()
   }
 
   /** With `isEarly` the call goes on, and may yet be undone. */

@@ -38,6 +38,11 @@ export function isAtomic(): boolean {
   return changes !== null
 }
 
+/** Whether a function is running whose work on a device is captured. */
+export function isCapturing(): boolean {
+  return captured !== null
+}
+
 /** Records a change; outside of {@link atomically} it is final at once. */
 export function changed(change: Change): void {
   if (changes === null) {

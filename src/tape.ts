@@ -10,7 +10,7 @@ export interface TapeEntry {
   /** Freed when the entry has left the tape for good. */
   readonly saved?: Handle | Saved
   /** Whether its backward has been called or `reset()` has dropped it. */
-  isGone?: boolean
+  isGone: boolean
 }
 
 /** What became of the forward that a backward is called for when none is pending. */

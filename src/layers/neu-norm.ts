@@ -140,7 +140,8 @@ export class NeuNorm extends Module {
       record,
     )
     const saved = madeAt(made, 1)
-    const entry = saved === 0 ? null : { saved: new Saved(saved), previous: this.#state.source }
+    const entry =
+      saved === 0 ? null : { saved: new Saved(saved), previous: this.#state.source, isGone: false }
     if (entry) this.#tape.push(entry)
     this.#state.advance(state ?? new Tensor(madeAt(made, 2)), entry)
     return become(y, madeAt(made, 0))

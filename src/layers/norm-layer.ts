@@ -27,7 +27,7 @@ import { Module, type StepMode } from '../module.js'
 import { madeAt, native } from '../native.js'
 import { newParameter, Parameter } from '../parameter.js'
 import { changed, isAtomic, keepValues } from '../rollback.js'
-import { Tape } from '../tape.js'
+import { Tape, type TapeEntry } from '../tape.js'
 import { full, Tensor, type TensorOptions } from '../tensor.js'
 
 /** How many rows a small tensor has: none, one shared over time, or one per time step. */
@@ -104,8 +104,8 @@ export interface NormConfig {
   initialWeight?: number
 }
 
-interface Entry {
-  saved: Saved
+interface Entry extends TapeEntry {
+  readonly saved: Saved
   /** Step index of the forward's first step. */
   firstStep: number
   /** How many there were, where that matters: for layers with rows per step. */
@@ -289,7 +289,7 @@ export abstract class NormLayer extends Module {
     )
     if (isPerStep) this.#moveTo(firstStep + steps)
     const saved = madeAt(made, 1)
-    if (saved !== 0) this.#tape.push({ saved: new Saved(saved), firstStep, steps })
+    if (saved !== 0) this.#tape.push({ saved: new Saved(saved), firstStep, steps, isGone: false })
     return become(y, madeAt(made, 0))
   }
 

@@ -2,18 +2,21 @@
 import { argumentError, refuseSurplus } from '../arguments.js'
 import { SpikenormError } from '../errors.js'
 import { enableGrad } from '../grad-mode.js'
+import { isLibraryClass } from '../library-classes.js'
 import { Module, type StepMode } from '../module.js'
 import { native } from '../native.js'
 import { atomically } from '../rollback.js'
 import { expectGradient, likenessOf, type OutputLike, Tape, type TapeEntry } from '../tape.js'
 import { Tensor } from '../tensor.js'
+import { Identity } from './identity.js'
 import { declareOwn, isOwn } from './own-modules.js'
 
 /** What a forward of a container leaves for its backward. */
 interface Entry extends TapeEntry {
   /** How many forwards each module below had pending after it. */
   readonly pending: readonly (readonly [Module, number])[]
-  readonly output: OutputLike
+  /** Unless what is below looks at the gradient. */
+  readonly output: OutputLike | null
 }
 
 /**
@@ -42,6 +45,11 @@ export abstract class Container extends Module {
     return this.#tape
   }
 
+  /** @internal Whether a module below refuses a gradient that does not look like this container's output. */
+  protected get checksGradient(): boolean {
+    return false
+  }
+
   /** @internal Forward through what is below. */
   protected abstract chain(x: Tensor): Tensor
   /** @internal Backward through what is below. */
@@ -53,13 +61,14 @@ export abstract class Container extends Module {
     const y = enableGrad(() => this.chain(x))
     const below = this.modules()
     const pending = below.slice(1).map((module) => [module, module.pendingForwards] as const)
-    this.#tape.push({ pending, output: likenessOf(y) })
+    const output = this.checksGradient ? null : likenessOf(y)
+    this.#tape.push({ pending, output, isGone: false })
     return y
   }
 
   protected override computeBackward(dy: Tensor): Tensor {
     const { pending, output } = this.#tape.latest()
-    expectGradient(dy, output)
+    if (output) expectGradient(dy, output)
     for (const [module, expected] of pending) {
       if (module.pendingForwards !== expected) {
         throw new SpikenormError(
@@ -80,6 +89,11 @@ export abstract class Container extends Module {
       super.reset()
     })
   }
+}
+
+/** Whether a module refuses a gradient that does not look like its output. */
+function checksGradient(module: Module): boolean {
+  return isLibraryClass(module.constructor) && module.constructor !== Identity
 }
 
 /**
@@ -143,6 +157,12 @@ export class Sequential extends Container {
   }
 
   /** @internal */
+  protected override get checksGradient(): boolean {
+    const last = this.#layers.at(-1)
+    return last !== undefined && checksGradient(last)
+  }
+
+  /** @internal */
   protected override chain(x: Tensor): Tensor {
     return through(this.#layers, x, (layer, value) => layer.forward(value))
   }
@@ -166,6 +186,11 @@ export class Residual extends Container {
     super()
     refuseSurplus(new.target.name, arguments, ['module'])
     this.module = this.registerModule('module', module)
+  }
+
+  /** @internal */
+  protected override get checksGradient(): boolean {
+    return checksGradient(this.module)
   }
 
   /** @internal */

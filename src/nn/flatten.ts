@@ -51,7 +51,7 @@ export class Flatten extends Module {
     }
     const features = x.shape.slice(leading).reduce((product, extent) => product * extent, 1)
     const y = x.reshape([...x.shape.slice(0, leading), features])
-    if (record) this.#tape.push({ input: x.shape, output: likenessOf(y) })
+    if (record) this.#tape.push({ input: x.shape, output: likenessOf(y), isGone: false })
     return y
   }
 

@@ -130,7 +130,8 @@ export abstract class Neuron extends Module {
       record,
     )
     const saved = madeAt(made, 2)
-    const entry = saved === 0 ? null : { saved: new Handle(saved), previous: this.#state.source }
+    const entry =
+      saved === 0 ? null : { saved: new Handle(saved), previous: this.#state.source, isGone: false }
     if (entry) this.#tape.push(entry)
     this.#state.advance(new Tensor(madeAt(made, 1)), entry)
     return new Tensor(madeAt(made, 0))

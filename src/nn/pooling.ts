@@ -2,7 +2,7 @@ import { readOptions, type Signature, stepMode } from '../arguments.js'
 import { Handle } from '../handle.js'
 import { Module, type StepMode } from '../module.js'
 import { madeAt, native } from '../native.js'
-import { Tape } from '../tape.js'
+import { Tape, type TapeEntry } from '../tape.js'
 import { Tensor } from '../tensor.js'
 import { type Pair, pair } from './window.js'
 
@@ -36,7 +36,7 @@ export abstract class Pool2d extends Module {
   readonly padding: readonly [number, number]
   /** @internal */
   protected readonly spec: Handle
-  readonly #tape = new Tape<{ saved: Handle }>()
+  readonly #tape = new Tape<TapeEntry & { saved: Handle }>()
 
   /** Throws `ERR_ARGUMENT` for a padding of more than half the window. */
   constructor(kernelSize: Pair, options?: PoolOptions) {
@@ -74,7 +74,7 @@ export abstract class Pool2d extends Module {
   protected override computeForward(x: Tensor, record: boolean): Tensor {
     const made = this.run(x, record)
     const saved = madeAt(made, 1)
-    if (saved !== 0) this.#tape.push({ saved: new Handle(saved) })
+    if (saved !== 0) this.#tape.push({ saved: new Handle(saved), isGone: false })
     return new Tensor(madeAt(made, 0))
   }
 

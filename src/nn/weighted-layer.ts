@@ -7,8 +7,8 @@ import { Handle } from '../handle.js'
 import { drawUniform, isInitialising } from '../initialisation.js'
 import { Module, type StepMode } from '../module.js'
 import { madeAt } from '../native.js'
-import { newParameter, type Parameter } from '../parameter.js'
-import { Tape } from '../tape.js'
+import { newParameter, Parameter } from '../parameter.js'
+import { Tape, type TapeEntry } from '../tape.js'
 import { Tensor } from '../tensor.js'
 
 /** Options that {@link Linear} and {@link Conv2d} share. */
@@ -43,7 +43,7 @@ export abstract class WeightedLayer extends Module {
   /** @internal */
   protected readonly spec: Handle
   readonly #fanIn: number
-  readonly #tape = new Tape<{ saved: Handle }>()
+  readonly #tape = new Tape<TapeEntry & { saved: Handle }>()
 
   /** @internal Takes over the handle of a specification; `shape` is the weight's, outputs first; options are checked. */
   protected constructor(spec: () => number, shape: readonly number[], options: WeightedLayerOptions) {
@@ -71,21 +71,32 @@ export abstract class WeightedLayer extends Module {
     return this.#tape
   }
 
+  /** @internal */
+  protected override get isBackwardAtomic(): boolean {
+    return true
+  }
+
   protected override computeForward(x: Tensor, record: boolean): Tensor {
     const made = this.run(x, this.bias?.id ?? 0, record)
     const saved = madeAt(made, 1)
-    if (saved !== 0) this.#tape.push({ saved: new Handle(saved) })
+    if (saved !== 0) this.#tape.push({ saved: new Handle(saved), isGone: false })
     return new Tensor(madeAt(made, 0))
   }
 
   protected override computeBackward(dy: Tensor): Tensor {
     const { saved } = this.#tape.latest()
     const made = this.runBackward(saved.id, dy.id)
+    const dx = new Tensor(madeAt(made, 0))
+    const [weight, bias] = [madeAt(made, 1), madeAt(made, 2)]
+    try {
+      if (this.bias) Parameter.accumulateAll([this.weight, this.bias], [weight, bias])
+      else Parameter.accumulateAll([this.weight], [weight])
+    } catch (thrown) {
+      dx.dispose()
+      throw thrown
+    }
     this.#tape.pop()
-    this.weight.accumulate(madeAt(made, 1))
-    const bias = madeAt(made, 2)
-    if (bias !== 0) this.bias?.accumulate(bias)
-    return new Tensor(madeAt(made, 0))
+    return dx
   }
 
   /** Draws weight and bias anew as PyTorch does: both from U(±1/√fan_in). */

@@ -232,7 +232,7 @@ describe('a backward that cannot be', () => {
     net.reset()
     net.forward(noisy(1, [3, 2]))
     const pending = snapshot(net)
-    expectCode('ERR_SHAPE', () => net.backward(noisy(1, [2, 2])), 'Sequential: dy')
+    expectCode('ERR_SHAPE', () => net.backward(noisy(1, [2, 2])), 'Linear: dy')
     expect(snapshot(net)).toEqual(pending)
   })
 })
