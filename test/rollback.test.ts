@@ -141,7 +141,10 @@ class Pair<M extends Module> {
 
 const shape = (mode: 's' | 'm') => (mode === 'm' ? [T, N, C, H, H] : [N, C, H, H])
 
-describe('whichever native call fails, nothing has changed and the retry has the same bits', () => {
+// Thousands of calls, each with a look at everything.
+describe('whichever native call fails, nothing has changed and the retry has the same bits', {
+  timeout: 120_000,
+}, () => {
   it.each(['s', 'm'] as const)('forwards and backwards of a net of all layers (%s)', (mode) => {
     const pair = new Pair(build(mode), build(mode))
     const inputs = [1, 2].map((seed) => noisy(seed, shape(mode)))
