@@ -29,7 +29,7 @@ export {
   ThresholdDependentBatchNorm2d,
   ThresholdDependentBatchNorm3d,
 } from './layers/threshold-dependent-batch-norm.js'
-export { Module, type StepMode, type Vjp } from './module.js'
+export { Module, type StepMode } from './module.js'
 /** The training kit: what a spiking net needs around the normalisation layers, with PyTorch's and SpikingJelly's names. */
 export * as nn from './nn/index.js'
 /** Optimisers and a learning-rate schedule, by the rules of `torch.optim`. */
@@ -60,3 +60,4 @@ export {
   tensor,
   zeros,
 } from './tensor.js'
+export type { Vjp } from './vjp.js'

@@ -6,14 +6,14 @@ import { type DType, expectFloatDType, parameterDType } from './dtype.js'
 import { SpikenormError } from './errors.js'
 import { formatValue } from './format-value.js'
 import { enableGrad, isRecording } from './grad-mode.js'
-import { Saved } from './handle.js'
 import { isLibraryClass } from './library-classes.js'
 import { describeModule } from './module-text.js'
 import { Parameter } from './parameter.js'
 import { atomically, changed } from './rollback.js'
-import { copiesOf, type LoadResult, loadIntoModule } from './state-dict.js'
+import { copiesOf, eachOnce, type LoadResult, loadIntoModule } from './state-dict.js'
 import type { Tape, TapeEntry } from './tape.js'
 import { expectTensor, Tensor } from './tensor.js'
+import { type Vjp, vjpOf } from './vjp.js'
 
 /** `'s'`: one time step a call. `'m'`: all steps at once, with a leading T. SpikingJelly's `step_mode`. */
 export type StepMode = 's' | 'm'
@@ -25,14 +25,6 @@ const LOAD_STATE_DICT: Signature<{ strict?: boolean }> = {
   leading: ['dict'],
   options: { strict: boolean },
   positional: ['strict'],
-}
-
-/** What {@link Module.vjp} gives. */
-export interface Vjp {
-  /** Output of the forward. */
-  y: Tensor
-  /** Gradient of the input, given that of `y`; once at most. Parameter gradients accumulate in `.grad`. */
-  backward(dy: Tensor): Tensor
 }
 
 /**
@@ -129,43 +121,13 @@ export abstract class Module {
    */
   vjp(x: Tensor): Vjp {
     this.#expectUsable('vjp')
-    const modules = this.modules()
-    const exchange = (entries: readonly (readonly TapeEntry[])[]) =>
-      modules.map((module, i) => module.tape?.exchange(entries[i] ?? []) ?? [])
-    let recorded: TapeEntry[][] | null = null
-    let pending = exchange([])
-    try {
-      const y = enableGrad(() => this.forward(x))
-      const backward = (dy: Tensor) => {
-        if (recorded === null) {
-          throw new SpikenormError(
-            'ERR_NO_FORWARD',
-            `${this.constructor.name}: vjp: the backward of this forward has been called before`,
-          )
-        }
-        const entries = recorded
-        // Nobody else knows of them.
-        if (this.#isDisposed) for (const { saved } of entries.flat()) saved?.dispose()
-        pending = exchange(entries)
-        try {
-          const dx = this.backward(dy)
-          recorded = null
-          changed({
-            undo: () => {
-              recorded = entries
-            },
-          })
-          return dx
-        } finally {
-          exchange(pending)
-        }
-      }
-      return { y, backward }
-    } finally {
-      recorded = exchange(pending)
-      // Nothing but the closure knows of them any more, and that may be dropped.
-      for (const { saved } of recorded.flat()) if (saved instanceof Saved) saved.watch()
-    }
+    return vjpOf({
+      name: this.constructor.name,
+      tapes: this.modules().flatMap((module) => module.tape ?? []),
+      forward: () => enableGrad(() => this.forward(x)),
+      backward: (dy) => this.backward(dy),
+      isDisposed: () => this.#isDisposed,
+    })
   }
 
   /** Runs `body`, naming this layer in its errors. */
@@ -520,12 +482,6 @@ function forAll(bodies: readonly (() => unknown)[]): void {
     }
   }
   if (failures.length > 0) throw failures[0]
-}
-
-/** The entries whose value has not been before. */
-function eachOnce<T>(entries: readonly [string, T][]): [string, T][] {
-  const seen = new Set<T>()
-  return entries.filter(([, value]) => !seen.has(value) && seen.add(value))
 }
 
 /** @internal `value`, which is a module; throws `ERR_ARGUMENT`, saying what to write, otherwise. */

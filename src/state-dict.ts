@@ -11,6 +11,12 @@ export interface LoadResult {
   unexpectedKeys: string[]
 }
 
+/** The entries whose value has not been before. */
+export function eachOnce<T>(entries: readonly [string, T][]): [string, T][] {
+  const seen = new Set<T>()
+  return entries.filter(([, value]) => !seen.has(value) && seen.add(value))
+}
+
 /** A copy of each tensor, by name: of all, or on an error of none. */
 export function copiesOf(entries: readonly (readonly [string, Tensor])[]): Record<string, Tensor> {
   const copies: [string, Tensor][] = []
