@@ -55,10 +55,13 @@ export declare function conv2DSpec(inChannels: number, outChannels: number, wind
  */
 export declare function crossEntropy(logits: number, labels: number): number
 
-/** From here on a device's work is written down instead of done. */
+/**
+ * Begins CUDA graph capture: a device's work is recorded, not run, until [`cuda_end_capture`],
+ * [`cuda_cancel_capture`] or the end of the environment.
+ */
 export declare function cudaBeginCapture(device: string): void
 
-/** Forgets what has been written down. */
+/** Forgets what has been captured. */
 export declare function cudaCancelCapture(device: string): void
 
 export interface CudaDeviceInfo {
@@ -71,7 +74,7 @@ export interface CudaDeviceInfo {
 /** The CUDA devices found; none without CUDA. */
 export declare function cudaDevices(): Array<CudaDeviceInfo>
 
-/** The graph of what has been written down. */
+/** The graph of what has been captured. */
 export declare function cudaEndCapture(device: string): number
 
 /** A mark on a device's stream. */

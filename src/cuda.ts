@@ -4,6 +4,8 @@ import type { Device } from './device.js'
 import { parseDevice } from './device.js'
 import { Handle } from './handle.js'
 import { native } from './native.js'
+import { whileCapturing } from './rollback.js'
+import { callSynchronously } from './synchronous.js'
 
 const GRAPH: Signature<{ device?: Device }> = { call: 'cuda.graph', leading: ['fn'], options: { device } }
 
@@ -105,21 +107,24 @@ export const cuda = {
    * all with one call. The work uses the same memory every time: write new inputs into the same tensors with `copy_`, and
    * keep those tensors. Numbers are captured as they are (learning rates, BNTT's step index: `reset()` inside `fn`),
    * counters on the device go on. Run the step once or twice before capturing it. Values cannot be read or uploaded inside
-   * `fn` (`ERR_CUDA`).
+   * `fn` (`ERR_CUDA`). Where `fn` throws, modules, gradients and optimisers are what they were before, since none of its
+   * work has run. Throws `ERR_ARGUMENT` where `fn` is asynchronous.
    */
   graph<T>(fn: () => T, options?: { device?: Device }): CudaGraph<T> {
     const checked = readOptions('cuda.graph', options, arguments, GRAPH)
     callback('cuda.graph', 'fn', fn)
     const name = checked.device ?? parseDevice('cuda', 'cuda.graph')
     native.cudaBeginCapture(name)
-    let result: T
-    try {
-      result = fn()
-    } catch (thrown) {
-      native.cudaCancelCapture(name)
-      throw thrown
-    }
-    return new CudaGraph(native.cudaEndCapture(name), result)
+    return whileCapturing(name, () => {
+      let result: T
+      try {
+        result = callSynchronously('cuda.graph', fn)
+      } catch (thrown) {
+        native.cudaCancelCapture(name)
+        throw thrown
+      }
+      return new CudaGraph(native.cudaEndCapture(name), result)
+    })
   },
 
   /** The CUstream handle of the stream that everything on a device goes through, for other native addons. */

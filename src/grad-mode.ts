@@ -1,37 +1,17 @@
-import { callback } from './arguments.js'
-import { SpikenormError } from './errors.js'
+import { callSynchronously } from './synchronous.js'
 
 type GradMode = 'default' | 'enabled' | 'disabled'
 
 let mode: GradMode = 'default'
 
-const AsyncFunction = (async () => {}).constructor
-
 function within<R>(wanted: GradMode, name: string, fn: () => R): R {
-  callback(name, 'fn', fn)
-  // Before it has run at all, where that can be told.
-  if ((fn as object) instanceof AsyncFunction) throw asynchronous(name)
   const outer = mode
   mode = wanted
-  let result: R
   try {
-    result = fn()
+    return callSynchronously(name, fn)
   } finally {
     mode = outer
   }
-  if (typeof (result as { then?: unknown } | null | undefined)?.then === 'function') {
-    // What becomes of it is of no interest any more, and must not end the process.
-    Promise.resolve(result).catch(() => {})
-    throw asynchronous(name)
-  }
-  return result
-}
-
-function asynchronous(name: string): SpikenormError {
-  return new SpikenormError(
-    'ERR_ARGUMENT',
-    `${name}: expected a synchronous function; what an asynchronous one awaits would run outside of ${name}`,
-  )
 }
 
 /**

@@ -19,6 +19,7 @@ export interface Change {
 interface Values {
   readonly id: number
   readonly dtype: string
+  readonly device: string
   readonly isDisposed: boolean
 }
 
@@ -30,6 +31,8 @@ let depth = 0
 let start = 0
 /** What has been made since {@link whileCapturing} began; `null` outside. */
 let captured: WeakSet<object> | null = null
+/** The devices whose work is captured. */
+const capturing = new Set<string>()
 /** Whose values have been copied, and where the latest copy is among the changes. */
 const copies = new Map<Values, number>()
 
@@ -61,7 +64,8 @@ export function made(thing: object): void {
 
 /** Copies values that are about to be written in place, unless the innermost call has done so. */
 export function keepValues(values: Values): void {
-  if (changes === null || captured !== null) return
+  // What is captured is not run: no values are written, and a copy of them would be captured too.
+  if (changes === null || capturing.has(values.device)) return
   const latest = copies.get(values)
   if (latest !== undefined && latest >= start) return
   const { id, dtype } = values
@@ -113,11 +117,8 @@ function done<R>(result: R, isOutermost: boolean, ownStart: number): R {
   return result
 }
 
-/**
- * The same for a function whose work on the device is captured and not run: no values are copied, as none are written, and
- * the copies would be captured too.
- */
-export function whileCapturing<R>(body: () => R): R {
+/** The same for a function whose work on `device` is captured and not run. */
+export function whileCapturing<R>(device: string, body: () => R): R {
   const isOutermost = changes === null
   const journal = changes ?? []
   changes = journal
@@ -126,6 +127,7 @@ export function whileCapturing<R>(body: () => R): R {
   start = ownStart
   depth = 0
   captured = new WeakSet()
+  capturing.add(device)
   try {
     const result = body()
     if (isOutermost) release()
@@ -137,6 +139,7 @@ export function whileCapturing<R>(body: () => R): R {
     start = outerStart
     depth = outerDepth
     captured = outerCaptured
+    capturing.delete(device)
     if (isOutermost) {
       changes = null
       copies.clear()

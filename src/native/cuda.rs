@@ -1,5 +1,6 @@
 //! CUDA devices.
 
+use napi::Env;
 use napi::bindgen_prelude::BigInt;
 use napi_derive::napi;
 use spikenorm_core::{DType, bail};
@@ -8,7 +9,7 @@ use spikenorm_cuda::fatbin;
 
 use crate::device::{Device, on_device};
 use crate::error::{Checked, Result, face};
-use crate::handles::{device_of, get, insert, insert_tensor, tensor};
+use crate::handles::{device_of, get, insert, insert_tensor, tensor, watch_end};
 use crate::tensor::shape_of;
 
 /// Why CUDA cannot be used; absent when it can.
@@ -137,19 +138,23 @@ pub fn cuda_event_elapsed(start: f64, end: f64) -> Result<f64> {
     face(|| get(start, |start: &Event| get(end, |end: &Event| start.elapsed_ms(end).map(f64::from))))
 }
 
-/// From here on a device's work is written down instead of done.
+/// Begins CUDA graph capture: a device's work is recorded, not run, until [`cuda_end_capture`],
+/// [`cuda_cancel_capture`] or the end of the environment.
 #[napi]
-pub fn cuda_begin_capture(device: String) -> Result<()> {
-    face(|| driver::open(ordinal(&device)?)?.begin_capture())
+pub fn cuda_begin_capture(env: Env, device: String) -> Result<()> {
+    face(|| {
+        watch_end(&env)?;
+        driver::open(ordinal(&device)?)?.begin_capture()
+    })
 }
 
-/// The graph of what has been written down.
+/// The graph of what has been captured.
 #[napi]
 pub fn cuda_end_capture(device: String) -> Result<f64> {
     face(|| Ok(insert(driver::open(ordinal(&device)?)?.end_capture()?)))
 }
 
-/// Forgets what has been written down.
+/// Forgets what has been captured.
 #[napi]
 pub fn cuda_cancel_capture(device: String) -> Result<()> {
     face(|| {

@@ -12,6 +12,7 @@ use napi::Env;
 use napi::bindgen_prelude::Object;
 use napi_derive::napi;
 use spikenorm_core::{Error, ErrorCode, ExternalMemory, Tensor, bail};
+use spikenorm_cuda::driver::cancel_captures;
 
 use crate::device::{Device, Place};
 use crate::error::{Checked, Result, face, napi_failure};
@@ -382,19 +383,13 @@ pub fn track_saved(env: Env, owner: Object<'_>, handle: f64) -> Result<()> {
 /// Gives `handle` its owner; and looks after those whose owner is gone when it is time.
 pub fn watch(env: &Env, owner: &Object<'_>, handle: Handle) -> Checked<()> {
     let weak = WeakObject::new(env, owner).map_err(napi_failure)?;
-    let (is_new_env, is_due) = with(|registry| {
+    let is_due = with(|registry| {
         if let Some(slot) = registry.slots.get_mut(&key(handle)) {
             slot.owner = Some(weak);
         }
-        let is_new_env = !registry.watched.contains(&env.raw());
-        if is_new_env {
-            registry.watched.push(env.raw());
-        }
-        (is_new_env, registry.is_sweep_due())
+        registry.is_sweep_due()
     });
-    if is_new_env {
-        env.add_env_cleanup_hook(*env, end_of_environment).map_err(napi_failure)?;
-    }
+    watch_end(env)?;
     if is_due {
         let dropped = with(|registry| registry.sweep(env));
         for slot in dropped {
@@ -404,6 +399,21 @@ pub fn watch(env: &Env, owner: &Object<'_>, handle: Handle) -> Checked<()> {
         }
     }
     report(env)
+}
+
+/// Sees to it that [`end_of_environment`] is called.
+pub fn watch_end(env: &Env) -> Checked<()> {
+    let is_new = with(|registry| {
+        let is_new = !registry.watched.contains(&env.raw());
+        if is_new {
+            registry.watched.push(env.raw());
+        }
+        is_new
+    });
+    if is_new {
+        env.add_env_cleanup_hook(*env, end_of_environment).map_err(napi_failure)?;
+    }
+    Ok(())
 }
 
 /// Frees a handle at once. Freeing twice is harmless.
@@ -430,8 +440,10 @@ pub fn sweep(env: Env) -> Result<u32> {
     })
 }
 
-/// Drops what an ending environment owned. Its references are gone with it.
+/// Drops what an ending environment owned, and ends a capture that it has ended in: a worker may be terminated
+/// anywhere. Its references are gone with it.
 fn end_of_environment(env: Env) {
+    cancel_captures();
     let dropped: Vec<Slot> = with(|registry| {
         registry.watched.retain(|&watched| watched != env.raw());
         registry.take_all(|slot| slot.owner.as_ref().is_some_and(|owner| owner.is_of(&env)))
