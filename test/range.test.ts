@@ -3,6 +3,7 @@
 import { spawnSync } from 'node:child_process'
 import { describe, expect, it } from 'vitest'
 import { enableGrad, type Module, NeuNorm, nn, ones, optim, tensor, zeros } from '../src/index.js'
+import { describeOnDevices } from './support/devices.js'
 import { createLayer, NORM_CLASSES, type NormClass } from './support/layers.js'
 
 const SPACE = { 1: [4], 2: [2, 2], 3: [1, 2, 2] }
@@ -20,6 +21,29 @@ describe('dx in evaluation', () => {
         enableGrad(() => layer.forward(tensor(x, shape, { dtype })))
         const dx = layer.backward(ones(shape, { dtype })).toTypedArray() as Float64Array | Float32Array
         expect(dx.every((value) => Math.abs(value - 1) < 1e-6)).toBe(true)
+      })
+    }
+  }
+})
+
+describeOnDevices('without eps', (device) => {
+  for (const normClass of NORM_CLASSES) {
+    for (const dtype of ['float64', 'float32', 'float16', 'bfloat16'] as const) {
+      it(`a constant channel of ${normClass.name} gives its bias and no gradient in ${dtype}`, () => {
+        const shape = [2, 5, 2, ...SPACE[normClass.spatial]]
+        const inner = SPACE[normClass.spatial].reduce((product, extent) => product * extent, 1)
+        const isConstant = (_: number, i: number) => Math.floor(i / inner) % 2 === 0
+        const values = Float64Array.from({ length: 20 * inner }, (_, i) =>
+          isConstant(0, i) ? 3 : ((i % 7) - 3) * 2 ** -12,
+        )
+        const at = { dtype, device }
+        const layer = createLayer(normClass, { channels: 2, steps: 2, stepMode: 'm', ...at, eps: 0 })
+        const y = layer.forward(tensor(values, shape, at)).toFloat64Array()
+        const dy = values.map((_, i) => i % 3)
+        const dx = layer.backward(tensor(dy, shape, at)).toFloat64Array()
+        expect([...y, ...dx].every(Number.isFinite)).toBe(true)
+        expect([...y.filter(isConstant), ...dx.filter(isConstant)].every((value) => value === 0)).toBe(true)
+        expect(Math.max(...y)).toBeGreaterThan(1)
       })
     }
   }

@@ -62,14 +62,13 @@ export interface NormOptions {
   device?: Device
 }
 
-/** Smallest normal number of float32: 1/eps is still finite, so that a constant channel gives no NaN. */
+/** Smallest normal number of float32: 1/√eps is finite, so that a constant channel gives no NaN. */
 const LEAST_EPS = 2 ** -126
 
 const eps: Check<number> = (where, name, value) => {
-  if (typeof value !== 'number' || !Number.isFinite(value) || value < LEAST_EPS) {
-    throw argumentError(where, name, 'a finite number > 0 (at least 2^-126)', value)
-  }
-  return value
+  const isUsable = value === 0 || (Number.isFinite(value) && (value as number) >= LEAST_EPS)
+  if (!isUsable) throw argumentError(where, name, '0 or a finite number >= 2^-126', value)
+  return value as number
 }
 
 const NORM_OPTIONS: OptionChecks<NormOptions> = {

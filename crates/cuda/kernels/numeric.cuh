@@ -101,7 +101,7 @@ SPIKENORM_DEVICE P deviation(P value, Split<P> mean) {
     return (value - mean.high) - mean.low;
 }
 
-// 1 / sqrt(value). For float a rough one and a step of Newton's method, in double, which leaves far less than float
+// 1 / sqrt(value), 0 of 0: without eps a constant channel has that (core's inverse_std). For float a rough one and a step of Newton's method, in double, which leaves far less than float
 // rounds off; the exact one takes ten times as long, and everything waits for it.
 template <typename P>
 SPIKENORM_DEVICE P inverse_root(double value) {
@@ -111,7 +111,7 @@ SPIKENORM_DEVICE P inverse_root(double value) {
             return static_cast<P>(rough * (1.5 - 0.5 * value * rough * rough));
         }
     }
-    return static_cast<P>(1.0 / square_root(value));
+    return value == 0.0 ? P(0) : static_cast<P>(1.0 / square_root(value));
 }
 
 // A sum without rounding errors worth the name, four instructions a term. It starts at a number so large that no term

@@ -6,6 +6,13 @@ use std::ops::Range;
 use super::{ChannelMoments, NormSpec, Rows};
 use crate::{Grid, Result, workspace};
 
+/// 1/√(v + eps). Without eps a constant channel has 0: x̂ is 0 there, as it is with any eps above 0, and so is dx.
+#[inline(always)]
+pub fn inverse_std(var: f64, eps: f64) -> f64 {
+    let padded = var + eps;
+    if padded == 0.0 { 0.0 } else { 1.0 / padded.sqrt() }
+}
+
 /// Statistics a forward applies, `[rows * C]` each.
 pub struct RowStatistics {
     pub mean: Vec<f64>,

@@ -23,7 +23,9 @@ mod spec;
 
 pub use crate::shape::Layout;
 pub use call::{NormForward, NormGrads, NormOutput, NormSaved, RunningUpdate, Statistics};
-pub use coefficients::{Affine, CellSums, DxCoefficients, ParameterGrads, RowStatistics, dx_coefficients};
+pub use coefficients::{
+    Affine, CellSums, DxCoefficients, ParameterGrads, RowStatistics, dx_coefficients, inverse_std,
+};
 pub use cpu_plan::CpuPlan;
 pub use cuda_neu_norm_plan::CudaNeuNormPlan;
 pub use cuda_plan::{CudaDevice, CudaPass, CudaPlan, Lanes, SharedOffsets, TeamSync};

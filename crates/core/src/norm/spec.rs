@@ -54,10 +54,11 @@ pub struct NormSpec {
 }
 
 impl NormSpec {
-    /// Refuses an eps that would let a constant channel divide by 0.
+    /// Refuses an eps below 0, or so small that 1/√eps is not finite in float32.
     pub fn check(&self) -> Result<()> {
-        if !(self.eps > 0.0 && self.eps.is_finite()) {
-            bail!(Argument, "eps: expected a number above 0, got {}", self.eps);
+        let is_usable = self.eps == 0.0 || self.eps >= f64::from(f32::MIN_POSITIVE);
+        if !(is_usable && self.eps.is_finite()) {
+            bail!(Argument, "eps: expected 0 or a finite number of at least 2^-126, got {}", self.eps);
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The `[rows, C]` tensors beside the grid: read as float64, written in the parameter dtype.
 
-use spikenorm_core::norm::{NormForward, NormSaved, NormSpec, RowStatistics, Statistics};
+use spikenorm_core::norm::{NormForward, NormSaved, NormSpec, RowStatistics, Statistics, inverse_std};
 use spikenorm_core::{DType, Grid, Result, workspace};
 
 use crate::HostMemory;
@@ -39,7 +39,7 @@ impl<A: Real> Normalizer<A> {
 }
 
 fn rstd(spec: &NormSpec, statistics: &RowStatistics) -> Result<Vec<f64>> {
-    workspace::collect(statistics.var.iter().map(|v| 1.0 / (v + spec.eps).sqrt()))
+    workspace::collect(statistics.var.iter().map(|&var| inverse_std(var, spec.eps)))
 }
 
 /// What backward needs of a forward.

@@ -10,7 +10,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use spikenorm_core::norm::{DxCoefficients, NormForward, NormGrads, NormOutput, NormSaved, Statistics};
+use spikenorm_core::norm::{
+    DxCoefficients, NormForward, NormGrads, NormOutput, NormSaved, Statistics, inverse_std,
+};
 use spikenorm_core::{DType, Grid, Result};
 
 use crate::HostMemory;
@@ -194,7 +196,7 @@ fn forward_blocks<E: InFours>(pass: ForwardPass<'_, E>, grid: Grid) {
         // Loops and not `map`: a closure that is not inlined has the baseline's code.
         let mut rstds = [0.0; BLOCK];
         for (rstd, var) in rstds.iter_mut().zip(vars) {
-            *rstd = 1.0 / (var + eps).sqrt();
+            *rstd = inverse_std(var, eps);
         }
         if let Some(kept) = &mut kept {
             kept[c0..][..channels].copy_from_slice(&means[..channels]);
