@@ -223,12 +223,23 @@ export function isPlainObject(value: unknown): value is object {
 const isShowable = (value: unknown) =>
   value === null || ['number', 'boolean', 'string'].includes(typeof value)
 
+/** Whether there is an option of this name that may have this value. */
+function accepts<O>({ options }: Signature<O>, name: string | undefined, value: unknown): boolean {
+  if (name === undefined || !Object.hasOwn(options, name)) return false
+  try {
+    options[name as keyof O]('', name, value)
+    return true
+  } catch {
+    return false
+  }
+}
+
 /** The call as it should be written, with the positional values under their names where they are known. */
 function writeInstead<O>(where: string, given: ArrayLike<unknown>, signature: Signature<O>): string {
   const { call = `new ${where}`, leading, positional = [] } = signature
   const values = Array.from(given).slice(leading.length)
   const named = values.flatMap((value, i) => {
-    const name = positional[i]
+    const name = [positional[i], 'stepMode' as const].find((known) => accepts(signature, known, value))
     return name && isShowable(value) ? [`${name}: ${formatValue(value)}`] : []
   })
   const options = named.length === 0 ? 'options' : `{ ${named.join(', ')} }`

@@ -76,6 +76,7 @@ export abstract class Module {
       this.#isRecorded = record
       // A layer of the library makes one native call, which changes nothing when it throws.
       if (this.#isLibraryClass && this.#modules.size === 0) return this.computeForward(input, record)
+      this.#expectOwn('computeForward')
       return atomically(() => this.#checked('computeForward', this.computeForward(input, record)), settle)
     } catch (thrown) {
       throw this.#withName(thrown)
@@ -93,6 +94,7 @@ export abstract class Module {
       const gradient = expectTensor(undefined, 'dy', dy)
       if (!this.#isRecorded) this.tape?.skip()
       if (this.#isLibraryClass && this.isBackwardAtomic) return this.computeBackward(gradient)
+      this.#expectOwn('computeBackward')
       return atomically(() => this.#checked('computeBackward', this.computeBackward(gradient)), settle)
     } catch (thrown) {
       throw this.#withName(thrown)
@@ -102,6 +104,16 @@ export abstract class Module {
   /** @internal Whether the next backward of this layer alone changes nothing when it throws. */
   protected get isBackwardAtomic(): boolean {
     return false
+  }
+
+  /** Throws `ERR_ARGUMENT` for a class of a user's that lacks what it has to give. */
+  #expectOwn(method: 'computeForward' | 'computeBackward'): void {
+    if (typeof this[method] === 'function') return
+    const argument = method === 'computeForward' ? 'x, record' : 'dy'
+    throw new SpikenormError(
+      'ERR_ARGUMENT',
+      `${method}: it is missing; a class that extends Module gives ${method}(${argument})`,
+    )
   }
 
   /** What a module of a user's has returned. */

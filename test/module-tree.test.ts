@@ -416,3 +416,20 @@ it('noGrad and enableGrad run no asynchronous function, and take functions only'
   await new Promise(setImmediate)
   expect(ran).toBe(false)
 })
+
+it('a class of a user that lacks computeForward or computeBackward is told so', () => {
+  class Half extends (Module as unknown as new () => object) {
+    computeForward(x: Tensor): Tensor {
+      return x
+    }
+  }
+  class None extends (Module as unknown as new () => object) {}
+  expectCode(
+    'ERR_ARGUMENT',
+    () => (new None() as Module).forward(ones([1])),
+    'None: computeForward: it is missing',
+  )
+  const half = new Half() as unknown as Module
+  half.forward(ones([1]))
+  expectCode('ERR_ARGUMENT', () => half.backward(ones([1])), 'Half: computeBackward: it is missing')
+})

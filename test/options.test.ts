@@ -103,6 +103,16 @@ describe('what is no options object is refused', () => {
   }
 })
 
+describe('values without their names', () => {
+  it('are shown under a name that takes them', () => {
+    const refused = (value: unknown) => messageOf(() => new BatchNorm2d(3, value as never))
+    expect(refused(0.5)).toContain('{ eps: 0.5 }')
+    expect(refused('m')).toContain("{ stepMode: 'm' }")
+    expect(refused('bad')).toContain('write new BatchNorm2d(numFeatures, options)')
+    expect(refused(null)).toContain('write new BatchNorm2d(numFeatures, options)')
+  })
+})
+
 describe('values of options', () => {
   it('undefined counts as absent', () => {
     const norm = new BatchNorm2d(3, untyped({ eps: undefined, momentum: undefined, groups: undefined }))

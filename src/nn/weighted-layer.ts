@@ -36,10 +36,9 @@ export const WEIGHTED_LAYER_OPTIONS: OptionChecks<WeightedLayerOptions> = {
  * has been changed in between.
  */
 export abstract class WeightedLayer extends Module {
-  /** The weight, outputs first. */
-  readonly weight: Parameter
-  /** The bias, one per output, or `null`. */
-  readonly bias: Parameter | null
+  // Not fields: an assigned one would be computed with, but neither trained nor saved.
+  readonly #weight: Parameter
+  readonly #bias: Parameter | null
   /** @internal */
   protected readonly spec: Handle
   readonly #fanIn: number
@@ -52,12 +51,22 @@ export abstract class WeightedLayer extends Module {
     const place = placeOfParameters(options)
     this.spec = new Handle(this.naming(spec))
     this.#fanIn = shape.slice(1).reduce((product, extent) => product * extent, 1)
-    this.weight = this.registerParameter('weight', newParameter(shape, 0, place))
-    this.bias =
+    this.#weight = this.registerParameter('weight', newParameter(shape, 0, place))
+    this.#bias =
       (options.bias ?? true)
         ? this.registerParameter('bias', newParameter(shape.slice(0, 1), 0, place))
         : null
     if (isInitialising()) this.resetParameters()
+  }
+
+  /** The weight, outputs first. */
+  get weight(): Parameter {
+    return this.#weight
+  }
+
+  /** The bias, one per output, or `null`. */
+  get bias(): Parameter | null {
+    return this.#bias
   }
 
   /** @internal Native forward; makes y and saved. */

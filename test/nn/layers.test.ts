@@ -1,7 +1,17 @@
 // Layers of the training kit that keep no state.
 
 import { describe, expect, it } from 'vitest'
-import { enableGrad, type Module, manualSeed, nn, noGrad, tensor, zeros } from '../../src/index.js'
+import {
+  enableGrad,
+  type Module,
+  manualSeed,
+  nn,
+  noGrad,
+  ones,
+  Parameter,
+  tensor,
+  zeros,
+} from '../../src/index.js'
 import { expectCode, expectGradients, noise, noisy, snapshot } from './support.js'
 
 const float64 = { dtype: 'float64' } as const
@@ -122,4 +132,14 @@ it('constructors refuse impossible arguments by name', () => {
   expectCode('ERR_ARGUMENT', () => new nn.MaxPool2d(2, { padding: 2 }), 'MaxPool2d', 'at most half')
   expectCode('ERR_ARGUMENT', () => new nn.Linear(3, -1), 'outFeatures')
   expectCode('ERR_STEP_MODE', () => new nn.Flatten({ stepMode: 'x' as 's' }), 'Flatten')
+})
+
+it('weight and bias cannot be replaced by what would be neither trained nor saved', () => {
+  for (const layer of [new nn.Linear(2, 2), new nn.Conv2d(1, 2, 1)] as Record<'weight' | 'bias', unknown>[]) {
+    for (const key of ['weight', 'bias'] as const) {
+      expect(() => {
+        layer[key] = new Parameter(ones([2, 2]))
+      }).toThrow(key)
+    }
+  }
 })

@@ -54,7 +54,9 @@ function parametersOf(name: string, given: unknown): Parameter[] {
   if (given instanceof Parameter) refuse(`; write new ${name}([parameter], options)`)
   if (typeof (given as Iterable<unknown> | null | undefined)?.[Symbol.iterator] !== 'function') refuse(write)
   const unique = [...new Set(given as Iterable<unknown>)]
-  if (unique.length === 0) refuse('', [])
+  if (unique.length === 0) {
+    refuse('; a module of your own has the parameters of what it registers: call registerModule', [])
+  }
   for (const one of unique) {
     if (one instanceof Parameter) continue
     if (Array.isArray(one) && one[1] instanceof Parameter)

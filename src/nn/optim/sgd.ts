@@ -1,4 +1,5 @@
 import { boolean, finiteNumber, notNegative, readOptions, type Signature } from '../../arguments.js'
+import { SpikenormError } from '../../errors.js'
 import { native } from '../../native.js'
 import type { Parameter } from '../../parameter.js'
 import {
@@ -45,7 +46,11 @@ export class SGD extends Optimizer {
     this.dampening = checked.dampening ?? 0
     this.weightDecay = checked.weightDecay ?? 0
     this.nesterov = checked.nesterov ?? false
-    native.checkSgd(this.#config())
+    try {
+      native.checkSgd(this.#config())
+    } catch (thrown) {
+      throw thrown instanceof SpikenormError ? thrown.within(new.target.name) : thrown
+    }
   }
 
   #config() {
