@@ -167,6 +167,25 @@ describe('a small .pt file cannot take much time or memory', () => {
     })
   })
 
+  it('by axes of 1 behind very many elements, whose strides are not those of contiguous memory', () => {
+    const ones = Array<number>(63).fill(1)
+    const w = tensorOp({ count: 1, size: [1e6, ...ones], stride: [0, ...ones.map(() => 7)] })
+    const path = write(torchFile(dictOp({ w }), { 0: Buffer.from(new Float32Array([2]).buffer) }))
+    const few = write(
+      torchFile(dictOp({ w: tensorOp({ count: 1, size: [1e6], stride: [0] }) }), {
+        0: Buffer.from(new Float32Array([2]).buffer),
+      }),
+    )
+    const time = (file: string) => {
+      const start = performance.now()
+      const { w } = loadPyTorch(file)
+      expect(w?.toTypedArray().every((value) => value === 2)).toBe(true)
+      return performance.now() - start
+    }
+    time(few)
+    expect(time(path)).toBeLessThan(5 * time(few) + 20)
+  })
+
   it('by a shape past counting', () => {
     for (const size of [
       Array<bigint>(20).fill(2n ** 53n - 1n),

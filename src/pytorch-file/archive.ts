@@ -104,15 +104,21 @@ function gather(
 ): StoredValues {
   if (isContiguous(size, stride)) return source
   const result = new (source.constructor as new (length: number) => StoredValues)(count)
-  const index = new Array<number>(size.length).fill(0)
+  // Without axes of 1, which every element would have to be carried through.
+  const axes = [...size.keys()].filter((axis) => size[axis] !== 1)
+  const [extents, steps] = [
+    axes.map((axis) => size[axis] as number),
+    axes.map((axis) => stride[axis] as number),
+  ]
+  const index = new Array<number>(axes.length).fill(0)
   let from = 0
   for (let to = 0; to < count; to++) {
     result[to] = source[from] as never
-    for (let axis = size.length - 1; axis >= 0; axis--) {
-      from += stride[axis] as number
+    for (let axis = axes.length - 1; axis >= 0; axis--) {
+      from += steps[axis] as number
       index[axis] = (index[axis] as number) + 1
-      if (index[axis] !== size[axis]) break
-      from -= (size[axis] as number) * (stride[axis] as number)
+      if (index[axis] !== extents[axis]) break
+      from -= (extents[axis] as number) * (steps[axis] as number)
       index[axis] = 0
     }
   }
