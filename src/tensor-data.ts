@@ -75,7 +75,27 @@ function valuesOfTypedArray(data: TypedArray, wanted: DType | undefined): Values
   if (dtype === 'int64' && isOf(data, 'BigUint64Array')) {
     return { dtype, shape, bytes: bytesOf(BigInt64Array.from(data as ArrayLike<bigint>, toInt64)) }
   }
-  return valuesOfNumbers(Float64Array.from(data as ArrayLike<number | bigint>, Number), shape, dtype)
+  return valuesOfNumbers(numbersOfTypedArray(data), shape, dtype)
+}
+
+/** A copy, one by one: `Float64Array.from` would make a list of them on V8's heap first. */
+function numbersOfTypedArray(data: TypedArray): Float64Array {
+  const numbers = newNumbers(data.length)
+  if (isOf(data, 'BigInt64Array') || isOf(data, 'BigUint64Array')) {
+    for (let i = 0; i < numbers.length; i++) numbers[i] = Number(data[i])
+  } else {
+    numbers.set(data as ArrayLike<number>)
+  }
+  return numbers
+}
+
+/** Room for numbers; throws `ERR_OUT_OF_MEMORY` where V8 has none. */
+export function newNumbers(length: number): Float64Array<ArrayBuffer> {
+  try {
+    return new Float64Array(length)
+  } catch {
+    throw refused(`an array of ${length} values does not fit in memory`, 'ERR_OUT_OF_MEMORY')
+  }
 }
 
 const bytesOf = (values: BigInt64Array) => new Uint8Array(values.buffer)
@@ -84,12 +104,7 @@ const bytesOf = (values: BigInt64Array) => new Uint8Array(values.buffer)
 function numbersOf(data: readonly unknown[]): Float64Array | null {
   const { length } = data
   if (length > 0 && typeof data[0] !== 'number') return null
-  let numbers: Float64Array
-  try {
-    numbers = new Float64Array(length)
-  } catch {
-    throw refused(`an array of ${length} values does not fit in memory`, 'ERR_OUT_OF_MEMORY')
-  }
+  const numbers = newNumbers(length)
   for (let i = 0; i < length; i++) {
     const value = data[i]
     if (typeof value !== 'number') return null

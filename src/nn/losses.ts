@@ -3,7 +3,7 @@ import type { TypedArray } from '../dtype.js'
 import { SpikenormError } from '../errors.js'
 import { madeAt, native } from '../native.js'
 import { expectTensor, Tensor, tensor } from '../tensor.js'
-import { expectAttached } from '../tensor-data.js'
+import { expectAttached, newNumbers } from '../tensor-data.js'
 
 /** What {@link crossEntropy} gives. The gradient is there at once; the rest is read when it is asked for. */
 export class LossAndGrad {
@@ -84,7 +84,7 @@ function classesOf(labels: unknown): Float64Array {
   }
   if (isTyped) expectAttached('crossEntropy: labels', labels as ArrayBufferView)
   const given = labels as ArrayLike<unknown>
-  const classes = new Float64Array(given.length)
+  const classes = newNumbers(given.length)
   // Not with find, which passes over what is undefined.
   for (let i = 0; i < given.length; i++) {
     const label = given[i]
