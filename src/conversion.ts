@@ -2,6 +2,7 @@
 import type { Device } from './device.js'
 import type { DType } from './dtype.js'
 import { native } from './native.js'
+import { changed, isAtomic } from './rollback.js'
 import { Tensor } from './tensor.js'
 
 /** What tensors are to become; int64 ones keep their dtype. */
@@ -19,6 +20,15 @@ export function converted(tensor: Tensor, { dtype, device }: Conversion): Tensor
   } finally {
     if (moved !== tensor) moved.dispose()
   }
+}
+
+/** Makes each of `tensors` what stands at its place in `others`, sharing memory and keeping its identity. */
+function replace(tensors: readonly Tensor[], others: readonly Tensor[]): void {
+  native.tensorsReplace(
+    tensors.map(({ id }) => id),
+    others.map(({ id }) => id),
+  )
+  for (const tensor of tensors) tensor.hasBeenReplaced()
 }
 
 /** Copies that are to take the places of tensors. Nothing changes before {@link apply}. */
@@ -47,11 +57,19 @@ export class Conversions {
 
   /** Makes every tensor its copy, keeping its identity. */
   apply(): void {
-    native.tensorsReplace(
-      [...this.#copies.keys()].map(({ id }) => id),
-      [...this.#copies.values()].map(({ id }) => id),
-    )
-    for (const tensor of this.#copies.keys()) tensor.hasBeenReplaced()
+    const tensors = [...this.#copies.keys()]
+    // The memory there is now, where a call that is going on may yet have to put it back.
+    const before = isAtomic() ? tensors.map((tensor) => tensor.reshape(tensor.shape)) : []
+    replace(tensors, [...this.#copies.values()])
+    changed({
+      undo: () => {
+        replace(tensors, before)
+        for (const old of before) old.dispose()
+      },
+      release: () => {
+        for (const old of before) old.dispose()
+      },
+    })
   }
 
   /** Frees the copies; what has been applied is left. */

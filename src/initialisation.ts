@@ -20,14 +20,16 @@ export function isInitialising(): boolean {
   return skipped === 0
 }
 
-/** Sets all values to one. */
-export function fill(values: Tensor, value: number): void {
-  keepValues(values)
-  native.tensorFill(values.id, value)
+/** Sets all values of each tensor to one: of all, or where one cannot be used of none. */
+export function fill(given: readonly (readonly [Tensor | undefined, number])[]): void {
+  const filled = given.flatMap(([values, value]) => (values ? [{ values, id: values.id, value }] : []))
+  for (const { values } of filled) keepValues(values)
+  for (const { id, value } of filled) native.tensorFill(id, value)
 }
 
-/** Draws all values from U(±bound). */
-export function drawUniform(values: Tensor, bound: number): void {
-  keepValues(values)
-  native.tensorUniform(values.id, -bound, bound)
+/** Draws all values of each tensor from U(±bound): of all, or where one cannot be used of none. */
+export function drawUniform(tensors: readonly Tensor[], bound: number): void {
+  const ids = tensors.map(({ id }) => id)
+  for (const values of tensors) keepValues(values)
+  for (const id of ids) native.tensorUniform(id, -bound, bound)
 }

@@ -1,6 +1,7 @@
 import { SpikenormError } from './errors.js'
 import { printable } from './format-value.js'
 import { native } from './native.js'
+import { keepValues } from './rollback.js'
 import { Tensor } from './tensor.js'
 
 /** Keys that did not match, as PyTorch's `load_state_dict` returns them. */
@@ -73,10 +74,12 @@ export function loadIntoModule(
   if (problems.length > 0) {
     throw new SpikenormError('ERR_STATE_DICT', `loadStateDict: ${problems.join('; ')}`)
   }
-  native.tensorsCopy(
+  const [targetIds, sourceIds] = [
     matched.map(([target]) => target.id),
     matched.map(([, source]) => source.id),
-  )
+  ]
+  for (const [target] of matched) keepValues(target)
+  native.tensorsCopy(targetIds, sourceIds)
   return { missingKeys, unexpectedKeys }
 }
 

@@ -21,6 +21,7 @@ import {
 } from '../src/index.js'
 import { noisy, snapshot } from './nn/support.js'
 import { collect } from './support/collect.js'
+import { expectCode } from './support/compare.js'
 import { withEveryFault } from './support/faults.js'
 import { Tree } from './support/modules.js'
 
@@ -358,4 +359,80 @@ describe('a gradient that cannot be added to', () => {
       expect(last.grad).toBeInstanceOf(Tensor)
     },
   )
+})
+
+describe('resetParameters', () => {
+  it.each([
+    ['Linear', () => new nn.Linear(2, 2), 'bias'],
+    ['Conv2d', () => new nn.Conv2d(2, 2, 1), 'bias'],
+    ['TEBN', () => new TemporalEffectiveBatchNorm2d(T, C), 'scale'],
+  ] as [string, () => nn.Linear | nn.Conv2d | TemporalEffectiveBatchNorm2d, string][])(
+    'of %s changes nothing where one parameter cannot be used',
+    (_, make, name) => {
+      const layer = make()
+      const parameters = Object.fromEntries(layer.namedParameters())
+      for (const value of [...layer.parameters(), ...layer.namedBuffers().map(([, buffer]) => buffer)]) {
+        value.copy_(tensor(new Float64Array(value.size).fill(7), value.shape))
+      }
+      parameters[name]?.dispose()
+      expectCode('ERR_DISPOSED', () => layer.resetParameters())
+      const left = [...layer.namedParameters(), ...layer.namedBuffers()].filter(([key]) => key !== name)
+      for (const [, value] of left) expect(new Set(value.toFloat64Array())).toEqual(new Set([7]))
+    },
+  )
+})
+
+describe("what a module of a user's does in a forward that throws is undone:", () => {
+  const layer = new nn.Linear(2, 2)
+  const norm = new BatchNorm2d(C)
+  const optimizer = new optim.Adam(layer.parameters())
+  const schedule = new optim.CosineAnnealingLR(optimizer, { tMax: 10 })
+  layer.weight.grad = ones([2, 2])
+  optimizer.step()
+  const saved = { net: layer.stateDict(), optimizer: optimizer.stateDict(), schedule: schedule.stateDict() }
+  optimizer.step()
+  schedule.step()
+
+  class Meddles extends Module {
+    readonly #act: () => void
+    constructor(act: () => void) {
+      super()
+      this.#act = act
+    }
+    protected override computeForward(): Tensor {
+      this.#act()
+      throw new Error('after all')
+    }
+    protected override computeBackward(dy: Tensor): Tensor {
+      return dy
+    }
+  }
+
+  const all = () =>
+    [layer, optimizer, schedule].flatMap((one) =>
+      Object.entries<Tensor>(one.stateDict()).map(([name, value]) => [
+        name,
+        value.dtype,
+        [...value.toFloat64Array()],
+      ]),
+    )
+
+  it.each([
+    ['loadStateDict of a module', () => layer.loadStateDict(saved.net)],
+    ['loadStateDict of an optimiser', () => optimizer.loadStateDict(saved.optimizer)],
+    ['loadStateDict of a schedule', () => schedule.loadStateDict(saved.schedule)],
+    ['a step of a schedule', () => schedule.step()],
+    ['a learning rate', () => Object.assign(optimizer, { lr: 5 })],
+    ['a momentum', () => Object.assign(norm, { momentum: null })],
+    ['a conversion', () => layer.to('float64')],
+    ['two conversions', () => layer.to('float64').to('float32').loadStateDict(saved.net)],
+  ] as [string, () => void][])('%s', (_, act) => {
+    const before = all()
+    expect(() => new Meddles(act).forward(ones([1]))).toThrow('after all')
+    expect(all()).toEqual(before)
+    expect(norm.momentum).toBe(0.1)
+    expect(layer.forward(ones([1, 2])).dtype).toBe('float32')
+    layer.reset()
+    optimizer.step()
+  })
 })

@@ -185,7 +185,7 @@ export class NeuNorm extends Module {
   /** Draws the weight anew from U(±1/√(H·W)). */
   resetParameters(): void {
     const bound = 1 / Math.sqrt(this.height * this.width)
-    drawUniform(this.#w, bound)
+    drawUniform([this.#w], bound)
   }
 
   /** @internal */

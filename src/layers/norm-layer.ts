@@ -245,7 +245,13 @@ export abstract class NormLayer extends Module {
   }
 
   set momentum(momentum: number | null) {
+    const before = this.#momentum
     this.#momentum = momentum === null ? null : finiteNumber(this.constructor.name, 'momentum', momentum)
+    changed({
+      undo: () => {
+        this.#momentum = before
+      },
+    })
   }
 
   protected override get stepModes(): readonly StepMode[] {
@@ -337,17 +343,25 @@ export abstract class NormLayer extends Module {
 
   /** Running statistics to mean 0 and variance 1, counters to 0. */
   resetRunningStats(): void {
-    if (this.#runningMean) fill(this.#runningMean.base, 0)
-    if (this.#runningVar) fill(this.#runningVar.base, 1)
-    if (this.#counters) fill(this.#counters.base, 0)
+    fill(this.#initialStatistics)
+  }
+
+  get #initialStatistics(): [Tensor | undefined, number][] {
+    return [
+      [this.#runningMean?.base, 0],
+      [this.#runningVar?.base, 1],
+      [this.#counters?.base, 0],
+    ]
   }
 
   /** Parameters to their initial values (tdBN: the weight to alpha · vTh), running statistics likewise. */
   resetParameters(): void {
-    this.resetRunningStats()
-    if (this.#weight) fill(this.#weight.base, this.#initialWeight)
-    if (this.#bias) fill(this.#bias.base, 0)
-    if (this.#scale) fill(this.#scale, 1)
+    fill([
+      ...this.#initialStatistics,
+      [this.#weight?.base, this.#initialWeight],
+      [this.#bias?.base, 0],
+      [this.#scale, 1],
+    ])
   }
 
   /** @internal */

@@ -111,8 +111,7 @@ export abstract class WeightedLayer extends Module {
   /** Draws weight and bias anew as PyTorch does: both from U(±1/√fan_in). */
   resetParameters(): void {
     const bound = 1 / Math.sqrt(this.#fanIn)
-    drawUniform(this.weight, bound)
-    if (this.bias) drawUniform(this.bias, bound)
+    drawUniform(this.bias ? [this.weight, this.bias] : [this.weight], bound)
   }
 
   /** Pending forwards are dropped. */

@@ -10,6 +10,7 @@ import {
 import { SpikenormError } from '../../errors.js'
 import { formatValue } from '../../format-value.js'
 import { describeValues } from '../../module-text.js'
+import { changed } from '../../rollback.js'
 import { Tensor, tensor } from '../../tensor.js'
 import { Optimizer } from './optimizer.js'
 
@@ -95,9 +96,22 @@ export class CosineAnnealingLR {
   step(): void {
     refuseSurplus('step', arguments, [])
     const epoch = this.#lastEpoch + 1
+    this.#keep()
     this.optimizer.lr = this.#next(epoch, this.optimizer.lr)
     this.#lastLr = this.optimizer.lr
     this.#lastEpoch = epoch
+  }
+
+  /** Says how to undo what comes next, where that is part of a call that may yet throw. */
+  #keep(): void {
+    const [epoch, baseLr, lastLr] = [this.#lastEpoch, this.#baseLr, this.#lastLr]
+    changed({
+      undo: () => {
+        this.#lastEpoch = epoch
+        this.#baseLr = baseLr
+        this.#lastLr = lastLr
+      },
+    })
   }
 
   /** The learning rate after `epoch` steps, from that of the step before. */
@@ -130,6 +144,7 @@ export class CosineAnnealingLR {
    */
   loadStateDict(dict: Record<string, Tensor>): void {
     const state = this.#read(dict)
+    this.#keep()
     this.#lastEpoch = state.last_epoch
     this.#baseLr = state.base_lr
     this.#lastLr = state.last_lr

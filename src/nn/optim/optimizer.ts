@@ -101,7 +101,13 @@ export abstract class Optimizer {
   }
 
   set lr(lr: number) {
+    const before = this.#lr
     this.#lr = notNegative(this.constructor.name, 'lr', lr)
+    changed({
+      undo: () => {
+        this.#lr = before
+      },
+    })
   }
 
   /** Moves every parameter that has a gradient. Throws having moved none. */
@@ -213,11 +219,17 @@ export abstract class Optimizer {
     if (unexpected.length > 0) throw this.#mismatch(`unexpected keys: ${unexpected.join(', ')}`)
     const checkedLr = notNegative(this.constructor.name, 'lr', lr)
     const slots = this.#copiesOf(sources)
-    this.#lr = checkedLr
-    for (const [index, slot] of slots.entries()) {
-      for (const buffer of this.#slots[index] ?? []) buffer.dispose()
-      this.#slots[index] = slot
-    }
+    this.lr = checkedLr
+    const before = this.#slots.splice(0, slots.length, ...slots)
+    changed({
+      undo: () => {
+        this.#slots.splice(0, before.length, ...before)
+        for (const buffer of slots.flat()) buffer?.dispose()
+      },
+      release: () => {
+        for (const buffer of before.flat()) buffer?.dispose()
+      },
+    })
   }
 
   /** Copies of buffers, each as its parameter is now: of all, or on an error of none. */
