@@ -275,6 +275,50 @@ describe('what is no regular file', () => {
   })
 })
 
+/** The beginning or the end of an archive with a pickle and a storage of so many bytes, of which there are none in it. */
+function largeArchive(pickle: Buffer, bytes: number, part: 'start' | 'end'): Buffer {
+  const entries = [
+    { name: Buffer.from('a/data.pkl'), size: pickle.length, offset: 0 },
+    { name: Buffer.from('a/data/0'), size: bytes, offset: 30 + 10 + pickle.length },
+  ]
+  if (part === 'start') {
+    return concat(
+      ...entries.map(({ name }, i) => {
+        const local = Buffer.alloc(30)
+        local.writeUInt32LE(0x04034b50)
+        local.writeUInt16LE(name.length, 26)
+        return concat(local, name, i === 0 ? pickle : Buffer.alloc(0))
+      }),
+    )
+  }
+  const directory = concat(
+    ...entries.map(({ name, size, offset }) => {
+      const [central, extra] = [Buffer.alloc(46), Buffer.alloc(20)]
+      central.writeUInt32LE(0x02014b50)
+      for (const field of [20, 24]) central.writeUInt32LE(0xffffffff, field)
+      central.writeUInt16LE(name.length, 28)
+      central.writeUInt16LE(extra.length, 30)
+      central.writeUInt32LE(offset, 42)
+      extra.writeUInt16LE(1)
+      extra.writeUInt16LE(16, 2)
+      for (const field of [4, 12]) extra.writeBigUInt64LE(BigInt(size), field)
+      return concat(central, name, extra)
+    }),
+  )
+  const at = entries[1]!.offset + 30 + 8 + bytes
+  const [end64, locator, end] = [Buffer.alloc(56), Buffer.alloc(20), Buffer.alloc(22)]
+  end64.writeUInt32LE(0x06064b50)
+  end64.writeBigUInt64LE(2n, 32)
+  end64.writeBigUInt64LE(BigInt(directory.length), 40)
+  end64.writeBigUInt64LE(BigInt(at), 48)
+  locator.writeUInt32LE(0x07064b50)
+  locator.writeBigUInt64LE(BigInt(at + directory.length), 8)
+  end.writeUInt32LE(0x06054b50)
+  end.writeUInt16LE(2, 10)
+  for (const field of [12, 16]) end.writeUInt32LE(0xffffffff, field)
+  return concat(directory, end64, locator, end)
+}
+
 describe('a file larger than memory', () => {
   /** A file of a beginning and a hole, which takes no room on the disk. */
   function sparse(start: Uint8Array, size: number): string {
@@ -285,6 +329,19 @@ describe('a file larger than memory', () => {
     closeSync(fd)
     return path
   }
+
+  it.skipIf(process.platform !== 'linux')('is ERR_OUT_OF_MEMORY as a file of torch.save too', () => {
+    const bytes = 2 ** 42
+    const pickle = dictOp({ w: tensorOp({ count: bytes / 4, size: [bytes / 4], stride: [1] }) })
+    const path = join(folder, 'large.pt')
+    const fd = openSync(path, 'w')
+    // The storage is a hole; its size and the directory's place do not fit 32 bits.
+    const [start, end] = [largeArchive(pickle, bytes, 'start'), largeArchive(pickle, bytes, 'end')]
+    writeSync(fd, start)
+    writeSync(fd, end, 0, end.length, start.length + bytes)
+    closeSync(fd)
+    expectCode('ERR_OUT_OF_MEMORY', () => loadPyTorch(path), path)
+  })
 
   it.skipIf(process.platform !== 'linux')('is ERR_OUT_OF_MEMORY, in one tensor or in many', () => {
     const terabyte = 2 ** 40

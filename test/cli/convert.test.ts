@@ -10,8 +10,10 @@ import {
   BatchNorm2d,
   BatchNormThroughTime2d,
   loadSafetensors,
+  loadSafetensorsMetadata,
   NeuNorm,
   nn,
+  saveSafetensors,
   TemporalEffectiveBatchNorm2d,
   ThresholdDependentBatchNorm3d,
   tensor,
@@ -182,6 +184,13 @@ describe('convert, renaming and writing', () => {
     expect(readFileSync(out, 'utf8')).toBe('precious')
     expect(converted(fixture('batch-norm'), '-o', out, '--force')).toMatchObject({ status: 0, written: out })
     expect(keysOf(out)).toContain('running_var')
+  })
+
+  it('keeps the metadata of a .safetensors file', () => {
+    const [path, out] = [join(temporaryFolder(), 'given'), join(temporaryFolder(), 'out')]
+    saveSafetensors(path, { a: tensor([1], [1]) }, { metadata: { epoch: '3', format: 'np' } })
+    converted(path, '--rename', 'a=b', '-o', out)
+    expect(loadSafetensorsMetadata(out)).toEqual({ epoch: '3', format: 'np' })
   })
 
   it('a file can be converted in place with --force', () => {

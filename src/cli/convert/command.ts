@@ -36,7 +36,7 @@ listed, and the layers that their keys tell of. What is asked for is done in thi
   --check <class>         whether keys and shapes fit a layer; auto: every layer that the keys tell of
   --args <json>           its arguments by name, such as '{"T":4,"numFeatures":64,"affine":false}'; what is left out is
                           taken from the shapes
-  --output, -o <file>     writes what has become of it, as .safetensors
+  --output, -o <file>     writes what has become of it, as .safetensors, with the metadata of such a file
   --force                 also over a file that is there
 
 --strip-prefix, --rename and --fold may be given several times.
@@ -98,10 +98,11 @@ export async function run(argv: readonly string[]): Promise<number> {
     notes.push(sentence)
     console.error(`spikenorm convert: ${printable(sentence)}`)
   }
-  let dict: Dict = load(file, {
+  const loaded = load(file, {
     keys: values.key ?? [],
     skipUnsupported: values['skip-unsupported'] ?? false,
   })
+  let { dict }: { dict: Dict } = loaded
   if (values.select !== undefined) dict = select(dict, values.select)
   dict = rename(dict, { strip: values['strip-prefix'] ?? [], renamings }, note)
   for (const folding of foldings) dict = foldDict(dict, folding)
@@ -109,7 +110,7 @@ export async function run(argv: readonly string[]): Promise<number> {
   const checks = values.check === undefined ? [] : check(dict, values.check, args)
   const fits = checks.every((result) => result.fits)
   const isWritten = output !== undefined && fits
-  if (isWritten) saveSafetensors(output, dict)
+  if (isWritten) saveSafetensors(output, dict, { metadata: loaded.metadata })
   const tensors = summariseAll(dict)
   if (values.json) {
     const written = isWritten ? output : null

@@ -1,7 +1,7 @@
 /** Checkpoints on disk: .safetensors files, and those of torch.save. */
 import { readSync } from 'node:fs'
 import { extname } from 'node:path'
-import { loadPyTorch, loadSafetensors, SpikenormError } from '../../index.js'
+import { loadPyTorch, loadSafetensors, loadSafetensorsMetadata, SpikenormError } from '../../index.js'
 import { readingRegularFile } from '../../regular-file.js'
 import { Failure, UsageError } from '../errors.js'
 import type { Dict } from './rename.js'
@@ -15,15 +15,24 @@ export interface LoadOptions {
 
 const PYTORCH_NAMES = ['.pt', '.pth', '.ckpt', '.bin']
 
+export interface Loaded {
+  dict: Dict
+  /** What a .safetensors file says of itself. */
+  metadata: Record<string, string>
+}
+
 /** Reads a state dict from either kind of file, told apart by how it begins and, where that says nothing, by its name. */
-export function load(path: string, { keys, skipUnsupported }: LoadOptions): Dict {
+export function load(path: string, { keys, skipUnsupported }: LoadOptions): Loaded {
   const isPyTorch = beginsAsArchive(path) || PYTORCH_NAMES.includes(extname(path).toLowerCase())
   if (!isPyTorch) {
     if (keys.length > 0) throw new UsageError(`--key is for files of torch.save, which ${path} is not.`)
   }
   try {
-    if (!isPyTorch) return loadSafetensors(path, { skipUnsupported })
-    return loadPyTorch(path, { skipUnsupported, ...(keys.length > 0 ? { key: keys } : {}) })
+    if (!isPyTorch) {
+      return { dict: loadSafetensors(path, { skipUnsupported }), metadata: loadSafetensorsMetadata(path) }
+    }
+    const options = { skipUnsupported, ...(keys.length > 0 ? { key: keys } : {}) }
+    return { dict: loadPyTorch(path, options), metadata: {} }
   } catch (thrown) {
     if (!(thrown instanceof SpikenormError)) throw thrown
     throw new Failure(forCommandLine(thrown.message), { cause: thrown })
