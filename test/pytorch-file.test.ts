@@ -266,7 +266,7 @@ describe('ERR_FILE', () => {
           ...floats,
           claims: { size: 99999, compressedSize: 99999, headerOffset: 9 },
         }),
-      'behind it',
+      'next entry',
     ],
     [
       'sizes that do not agree',

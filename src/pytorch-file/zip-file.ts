@@ -184,14 +184,11 @@ export class ZipFile {
     return entries
   }
 
-  /** Says where each entry ends; they may not overlap, or a small file would hold much. */
+  /** Says where each entry ends: those that overlap are not read, or a small file would hold much. */
   #findEnds(entries: ReadonlyMap<string, ZipEntry>, directory: number): void {
     const inOrder = [...entries.values()].sort((a, b) => a.headerOffset - b.headerOffset)
     inOrder.forEach((entry, i) => {
       entry.end = inOrder[i + 1]?.headerOffset ?? directory
-      if (entry.headerOffset + LOCAL_BYTES + entry.compressedSize > entry.end) {
-        throw this.#broken(`${unquoted(entry.name)} reaches into what is behind it`)
-      }
     })
   }
 
