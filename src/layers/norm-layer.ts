@@ -401,11 +401,15 @@ function takeGradient(
     only.accumulate(gradient)
     return
   }
+  const rows = stack.rows.slice(firstStep, firstStep + steps)
+  const gradients: number[] = []
   try {
-    for (let row = 0; row < steps; row++) {
-      stack.rows[firstStep + row]?.accumulate(native.tensorRow(gradient, row))
-    }
+    for (const row of rows.keys()) gradients.push(native.tensorRow(gradient, row))
+  } catch (thrown) {
+    for (const made of gradients) native.free(made)
+    throw thrown
   } finally {
     native.free(gradient)
   }
+  Parameter.accumulateAll(rows, gradients)
 }
