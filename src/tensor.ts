@@ -242,7 +242,7 @@ export class Tensor extends Handle {
   }
 
   /** What JSON says of a tensor: its shape, dtype and device, not its values, which `saveSafetensors` writes. */
-  toJSON(): { shape: readonly number[]; dtype: DType; device: Device } | { isDisposed: true } {
+  toJSON(): object {
     if (this.isDisposed) return { isDisposed: true }
     return { shape: this.shape, dtype: this.dtype, device: this.device }
   }
