@@ -29,9 +29,8 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// Where an extent is 0, the others may be any size.
     pub fn len(&self) -> usize {
-        [self.t, self.n, self.c, self.s].into_iter().fold(1, usize::saturating_mul)
+        self.t * self.n * self.c * self.s
     }
 
     pub fn is_empty(&self) -> bool {
@@ -40,7 +39,7 @@ impl Grid {
 
     /// Values in one cell.
     pub fn cell(&self) -> usize {
-        self.n.saturating_mul(self.s)
+        self.n * self.s
     }
 
     /// Reads `shape` as a grid. The caller has checked the rank; `shape` starts with T in multi-step mode.
@@ -50,8 +49,7 @@ impl Grid {
             StepMode::Multi => (shape[0], &shape[1..]),
         };
         let c = layout.channel_axis(rest.len(), StepMode::Single);
-        let space = (1..rest.len()).filter(|&axis| axis != c);
-        let s = space.fold(1usize, |s, axis| s.saturating_mul(rest[axis]));
+        let s = (1..rest.len()).filter(|&axis| axis != c).map(|axis| rest[axis]).product();
         Grid { t, n: rest[0], c: rest[c], s }
     }
 }
@@ -71,7 +69,7 @@ impl Layout {
     pub fn fold(self, grid: Grid) -> Grid {
         match self {
             Self::Contiguous => grid,
-            Self::ChannelsLast => Grid { n: grid.cell(), s: 1, ..grid },
+            Self::ChannelsLast => Grid { n: grid.n * grid.s, s: 1, ..grid },
         }
     }
 

@@ -1,6 +1,8 @@
 //! Working memory whose size follows from a call's arguments. Where there is none left, that is an error and not the end of
 //! the process, as it is with `vec!` and `collect`.
 
+use bytemuck::Zeroable;
+
 use crate::{Error, ErrorCode, Result};
 
 /// Says that so much memory could not be had.
@@ -22,11 +24,13 @@ pub fn with_capacity<T>(len: usize) -> Result<Vec<T>> {
     Ok(values)
 }
 
-/// `len` times the same value.
-pub fn filled<T: Clone>(value: T, len: usize) -> Result<Vec<T>> {
-    let mut values = with_capacity(len)?;
-    values.resize(len, value);
-    Ok(values)
+/// Zeros, which fresh memory need not be filled with.
+pub fn zeros<T: Zeroable>(len: usize) -> Result<Vec<T>> {
+    if len == 0 {
+        return Ok(Vec::new());
+    }
+    failpoint::pass()?;
+    bytemuck::allocation::try_zeroed_vec(len).map_err(|()| out_of_memory(len.saturating_mul(size_of::<T>())))
 }
 
 pub fn copied<T: Copy>(values: &[T]) -> Result<Vec<T>> {

@@ -70,8 +70,13 @@ where
     I: Send,
     R: Send,
 {
+    // One body, whoever calls it.
+    let task: &(dyn Fn(I) -> Result<R> + Sync) = &task;
+    if bytes < SERIAL_BYTES || items.len() == 1 {
+        return workspace::try_collect(items.into_iter().map(task));
+    }
     let slots = workspace::collect(items.into_iter().map(|item| Mutex::new((Some(item), None))))?;
-    run(bytes, slots.len(), &|index| {
+    run(slots.len(), &|index| {
         // Nobody else has this index, so the lock is free.
         let mut slot = slots[index].lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(item) = slot.0.take() {
@@ -84,12 +89,9 @@ where
     workspace::try_collect(slots.into_iter().map(result))
 }
 
-/// Not generic, and the only one to call `task`: the callers' loops would be in the binary once for each place.
-fn run(bytes: usize, count: usize, task: &(dyn Fn(usize) + Sync)) {
+fn run(count: usize, task: &(dyn Fn(usize) + Sync)) {
     // Where no threads can be had, for want of memory, the calling one comes to the same result.
-    if bytes >= SERIAL_BYTES
-        && count > 1
-        && let Ok(team) = team()
+    if let Ok(team) = team()
         && team.threads > 1
     {
         in_parallel(&team, count, task);

@@ -1,6 +1,6 @@
 //! A window that slides over images: kernel, stride and padding, each `[vertical, horizontal]`.
 
-use crate::{Result, StepMode, bail, show};
+use crate::{Result, StepMode, bail, element_count, show};
 
 /// Extents from which on an index could overflow; far above any image.
 const LARGEST: usize = 1 << 31;
@@ -25,13 +25,12 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Without samples an image may be any size: as many as can be counted.
     pub fn input_plane(&self) -> usize {
-        self.input[0].saturating_mul(self.input[1])
+        self.input[0] * self.input[1]
     }
 
     pub fn output_plane(&self) -> usize {
-        self.output[0].saturating_mul(self.output[1])
+        self.output[0] * self.output[1]
     }
 
     /// Shape of the output beside an input of shape `input`, with `channels` planes.
@@ -90,6 +89,8 @@ impl Window {
             bail!(Shape, "input: expected {axes} in step mode '{}', got shape {}", mode.name(), show(shape));
         }
         let input = [shape[leading + 1], shape[leading + 2]];
+        // Of the padded image; no axis of the output is longer.
+        element_count(&[shape[leading], input[0] + 2 * self.padding[0], input[1] + 2 * self.padding[1]])?;
         Ok(Frames {
             samples: shape[..leading].iter().product(),
             channels: shape[leading],

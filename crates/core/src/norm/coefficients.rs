@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use bytemuck::Zeroable;
+
 use super::{ChannelMoments, NormSpec, Rows};
 use crate::{Grid, Result, workspace};
 
@@ -24,20 +26,25 @@ pub struct RowStatistics {
 
 impl RowStatistics {
     /// From the moments of the cells of each step.
-    pub fn from_cells(spec: &NormSpec, cells: &[ChannelMoments]) -> Result<Self> {
-        let channels = cells.first().map_or(0, |cell| cell.mean.len());
-        let two_parts = cells.first().is_some_and(|cell| !cell.low.is_empty());
-        let rows = (0..spec.statistics.count(cells.len())).map(|_| ChannelMoments::none(channels, two_parts));
-        let mut rows = workspace::try_collect(rows)?;
-        for (t, cells) in cells.iter().enumerate() {
-            rows[spec.statistics.of(t)].merge(cells);
+    pub fn from_cells(spec: &NormSpec, mut cells: Vec<ChannelMoments>) -> Result<Self> {
+        if spec.statistics == Rows::Shared
+            && let [first, rest @ ..] = &mut cells[..]
+        {
+            rest.iter().for_each(|cell| first.merge(cell));
+            cells.truncate(1);
         }
-        let values = rows.len() * channels;
-        let (mut mean, mut var) = (workspace::with_capacity(values)?, workspace::with_capacity(values)?);
-        let mut low = workspace::with_capacity(if two_parts { values } else { 0 })?;
-        for row in rows {
-            mean.extend(row.mean);
-            low.extend(row.low);
+        if let [row] = &mut cells[..] {
+            let ChannelMoments { count, mean, low, m2: mut var } = std::mem::take(row);
+            var.iter_mut().for_each(|m2| *m2 /= count);
+            return Ok(Self { mean, low, var });
+        }
+        let room =
+            |part: fn(&ChannelMoments) -> usize| workspace::with_capacity(cells.iter().map(part).sum());
+        let (mut mean, mut var) = (room(|row| row.mean.len())?, room(|row| row.m2.len())?);
+        let mut low = room(|row| row.low.len())?;
+        for row in &cells {
+            mean.extend_from_slice(&row.mean);
+            low.extend_from_slice(&row.low);
             var.extend(row.m2.iter().map(|m2| m2 / row.count));
         }
         Ok(Self { mean, low, var })
@@ -82,14 +89,14 @@ impl Affine<'_> {
 }
 
 /// S1 = Σ dy and S2 = Σ dy·x̂ of one cell.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Zeroable)]
 pub struct CellSums {
     pub s1: f64,
     pub s2: f64,
 }
 
 /// Per statistics row and channel: `dx = i·p·w·dy − i·k1 − x̂·i·k2`.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Zeroable)]
 pub struct DxCoefficients {
     pub k1: f64,
     pub k2: f64,
@@ -150,9 +157,9 @@ impl ParameterGrads {
     pub fn of(affine: &Affine<'_>, grid: Grid, cells: &[CellSums]) -> Result<Self> {
         let spec = affine.spec;
         let present = |rows: Rows, given: bool| if given { rows.count(grid.t) * grid.c } else { 0 };
-        let mut weight = workspace::filled(0.0, present(spec.weight, affine.weight.is_some()))?;
-        let mut bias = workspace::filled(0.0, present(spec.bias, affine.bias.is_some()))?;
-        let mut scale = workspace::filled(0.0, if affine.scale.is_some() { grid.t } else { 0 })?;
+        let mut weight = workspace::zeros(present(spec.weight, affine.weight.is_some()))?;
+        let mut bias = workspace::zeros(present(spec.bias, affine.bias.is_some()))?;
+        let mut scale = workspace::zeros(if affine.scale.is_some() { grid.t } else { 0 })?;
         for t in 0..grid.t {
             let p = affine.scale(t);
             for c in 0..grid.c {

@@ -3,10 +3,12 @@
 //! The mean of float64 values has two parts, so that deviations from it keep all their digits however large it is. For other
 //! types float64 alone is wide enough, and the second part is 0.
 
+use bytemuck::Zeroable;
+
 use crate::{Result, workspace};
 
 /// Of one set of values.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Zeroable)]
 pub struct Moments {
     pub count: f64,
     pub mean: f64,
@@ -83,9 +85,9 @@ impl ChannelMoments {
     pub fn none(channels: usize, two_parts: bool) -> Result<Self> {
         Ok(Self {
             count: 0.0,
-            mean: workspace::filled(0.0, channels)?,
-            low: workspace::filled(0.0, if two_parts { channels } else { 0 })?,
-            m2: workspace::filled(0.0, channels)?,
+            mean: workspace::zeros(channels)?,
+            low: workspace::zeros(if two_parts { channels } else { 0 })?,
+            m2: workspace::zeros(channels)?,
         })
     }
 

@@ -115,7 +115,7 @@ impl NormSpec {
     pub fn values_per_row(&self, grid: Grid) -> usize {
         match self.statistics {
             Rows::PerStep => grid.cell(),
-            _ => grid.t.saturating_mul(grid.cell()),
+            _ => grid.t * grid.cell(),
         }
     }
 

@@ -97,7 +97,7 @@ pub fn backward<A: Real>(
     let sums = for_each(bytes, tasks, |(task, dw)| {
         // dyᵀ of the task's features: gathered, so that the product reads it in order.
         let (first, count) = (task * per_task, dw.len() / inputs);
-        let mut transposed = workspace::filled(A::default(), count * rows)?;
+        let mut transposed = workspace::zeros(count * rows)?;
         for (row, dy) in gradient.chunks_exact(outputs).enumerate() {
             for (feature, value) in dy[first..first + count].iter().enumerate() {
                 transposed[feature * rows + row] = *value;

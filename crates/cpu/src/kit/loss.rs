@@ -27,7 +27,7 @@ pub fn cross_entropy(
     let classes = classes(grid, labels)?;
     let values = read_f64(logits)?;
     let step = grid.n * grid.k;
-    let mut decoded = workspace::filled(0.0, step)?;
+    let mut decoded = workspace::zeros(step)?;
     for values in values.chunks_exact(step) {
         for (sum, value) in decoded.iter_mut().zip(values) {
             *sum += value;

@@ -128,7 +128,7 @@ vectorized! {
         let (keep, gain) = (E::Acc::from_f64(spec.k), E::Acc::from_f64(spec.input_gain()));
         let columns = strip.columns();
         dw.fill(E::Acc::default());
-        let zeros = |len| workspace::filled(E::Acc::default(), len);
+        let zeros = |len| workspace::zeros(len);
         let mut states = zeros(STEPS * columns)?;
         let mut sums = zeros(STEPS * columns)?;
         let mut change = zeros(strip.pixels)?;

@@ -152,7 +152,7 @@ fn add_partials<A: Real>(
 ) -> Result<CpuTensor> {
     let weight_grad = Cpu.allocate(&spec.weight_shape(), A::DTYPE)?;
     let rows = spec.weight_shape()[0];
-    let mut turned = workspace::filled(A::default(), rows * s)?;
+    let mut turned = workspace::zeros(rows * s)?;
     for (strip, partial) in strips.iter().zip(partials) {
         for (dw, part) in turned[strip.p0 * rows..].iter_mut().zip(partial) {
             *dw += part;
@@ -287,7 +287,7 @@ vectorized! {
         let (keep, gain) = (E::Acc::from_f64(spec.k), E::Acc::from_f64(spec.input_gain()));
         let rows = if spec.shared { 1 } else { grid.c };
         let weight = &pass.weight[strip.p0 * rows..(strip.p0 + strip.p) * rows];
-        let mut state = workspace::filled(E::Acc::default(), strip.p)?;
+        let mut state = workspace::zeros(strip.p)?;
         if let Some(initial) = pass.initial {
             state.copy_from_slice(strip.piece(grid, initial, 1, 0, 0));
         }
@@ -321,7 +321,7 @@ vectorized! {
         let (keep, gain) = (E::Acc::from_f64(spec.k), E::Acc::from_f64(spec.input_gain()));
         let rows = if spec.shared { 1 } else { grid.c };
         let weight = &pass.weight[strip.p0 * rows..(strip.p0 + strip.p) * rows];
-        let mut dw = workspace::filled(E::Acc::default(), strip.p * rows)?;
+        let mut dw = workspace::zeros(strip.p * rows)?;
         for (n, delta) in lasts.iter_mut().enumerate() {
             match pass.initial {
                 Some(carried) => delta.copy_from_slice(strip.piece(grid, carried, 1, 0, n)),

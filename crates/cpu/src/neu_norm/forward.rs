@@ -73,7 +73,7 @@ vectorized! {
         let spec = pass.spec;
         let (keep, gain) = (E::Acc::from_f64(spec.k), E::Acc::from_f64(spec.input_gain()));
         let columns = strip.columns();
-        let zeros = |len| workspace::filled(E::Acc::default(), len);
+        let zeros = |len| workspace::zeros(len);
         let mut state = zeros(strip.pixels)?;
         if let Some(initial) = pass.initial {
             state.copy_from_slice(strip.of_state(initial, 0, 0));

@@ -6,7 +6,7 @@ use spikenorm_core::norm::{
 };
 use spikenorm_core::{Grid, Result, workspace};
 
-use super::small::{Normalizer, from_f64};
+use super::small::{Normalizer, from_f64, split};
 use super::tile::{Tile, by_channels, cut, tiles};
 use super::{kernels_long, kernels_short, sums};
 use crate::HostMemory;
@@ -22,6 +22,7 @@ struct Pass<'a, E: Element> {
     grid: Grid,
     x: &'a [E],
     dy: &'a [E],
+    means: Vec<f64>,
     normalizer: Normalizer<E::Acc>,
     affine: Affine<'a>,
     batch_statistics: bool,
@@ -44,11 +45,13 @@ pub(super) fn backward_planned<E: Element>(
     let mut out = HostMemory::take(grid.len() * size_of::<E>())?;
     let x = saved.x.memory.read()?;
     let dy_memory = dy.memory.read()?;
+    let (means, normalizer) = Normalizer::from_saved(saved)?;
     let pass = Pass {
         grid,
         x: x.slice::<E>(saved.x.offset, grid.len()),
         dy: dy_memory.slice::<E>(dy.offset, grid.len()),
-        normalizer: Normalizer::from_saved(saved)?,
+        means,
+        normalizer,
         affine: Affine { spec, weight: weight.as_deref(), bias: bias.as_deref(), scale: scale.as_deref() },
         batch_statistics: saved.batch_statistics,
     };
@@ -128,7 +131,7 @@ impl<E: Element> Pass<'_, E> {
     }
 
     fn no_sums(&self) -> Result<Vec<CellSums>> {
-        workspace::filled(CellSums::default(), self.grid.t * self.grid.c)
+        workspace::zeros(self.grid.t * self.grid.c)
     }
 
     /// Adds the tiles' sums up in their fixed order.
@@ -148,8 +151,8 @@ impl<E: Element> Pass<'_, E> {
     fn dx_rows(&self, part: &Tile, sums: impl Fn(usize, usize) -> CellSums) -> Result<Vec<DxCoefficients>> {
         let rows = self.affine.spec.statistics.count(part.t);
         let channels = part.c;
-        let mut all = workspace::filled(DxCoefficients::default(), rows * channels)?;
-        let mut column = workspace::filled(DxCoefficients::default(), rows)?;
+        let mut all = workspace::zeros(rows * channels)?;
+        let mut column = workspace::zeros(rows)?;
         for c in 0..channels {
             dx_coefficients(
                 &self.affine,
@@ -173,8 +176,7 @@ impl<E: Element> Pass<'_, E> {
         let mut all = workspace::with_capacity(tile.t * tile.c)?;
         for t in 0..tile.t {
             let row = self.row(tile.t0 + t, tile.c0);
-            let (means, rstds) =
-                (&self.normalizer.mean[row..][..tile.c], &self.normalizer.rstd[row..][..tile.c]);
+            let (means, rstds) = (&self.means[row..][..tile.c], &self.normalizer.rstd[row..][..tile.c]);
             let mut sums = match E::IS_HALF {
                 true => self.half_sums(tile, t, means, rstds)?,
                 false => self.step_sums::<false>(tile, t, means)?,
@@ -192,11 +194,11 @@ impl<E: Element> Pass<'_, E> {
     #[inline(always)]
     fn step_sums<const EXACT: bool>(&self, tile: &Tile, t: usize, means: &[f64]) -> Result<Vec<[f64; 2]>> {
         let s = tile.grid.s;
-        let mut sums = workspace::filled([0.0; 2], tile.c)?;
+        let mut sums = workspace::zeros(tile.c)?;
         if tile.is_long() {
             kernels_long::backward_sums::<E, EXACT>(tile, self.x, self.dy, t, means, &mut sums)?;
         } else {
-            let mut columns = workspace::filled(0.0, tile.c * s)?;
+            let mut columns = workspace::zeros(tile.c * s)?;
             kernels_short::spread(means.iter().copied(), s, &mut columns);
             kernels_short::backward_sums::<E, EXACT>(tile, self.x, self.dy, t, &columns, &mut sums)?;
         }
@@ -208,7 +210,7 @@ impl<E: Element> Pass<'_, E> {
     /// in another.
     #[inline(always)]
     fn half_sums(&self, tile: &Tile, t: usize, means: &[f64], rstds: &[f64]) -> Result<Vec<[f64; 2]>> {
-        let mut sums = self.step_sums::<true>(tile, t, &workspace::filled(0.0, tile.c)?)?;
+        let mut sums = self.step_sums::<true>(tile, t, &workspace::zeros(tile.c)?)?;
         let mut rest = Vec::new();
         for (c, [s1, s2]) in sums.iter_mut().enumerate() {
             *s2 -= means[c] * *s1;
@@ -239,9 +241,9 @@ impl<E: Element> Pass<'_, E> {
         let s = tile.grid.s;
         let streaming = size_of_val(self.x) >= STREAMING_BYTES;
         // Of a step's channels, and repeated over their columns.
-        let zeros = |len| workspace::filled(E::Acc::default(), len);
-        let mut channels: [Vec<E::Acc>; 4] = [zeros(tile.c)?, zeros(tile.c)?, zeros(tile.c)?, zeros(tile.c)?];
-        let mut columns = zeros(if tile.is_long() { 0 } else { 4 * tile.c * s })?;
+        let mut room = workspace::zeros(4 * tile.c)?;
+        let mut channels: [&mut [E::Acc]; 4] = split(&mut room);
+        let mut columns = workspace::zeros(if tile.is_long() { 0 } else { 4 * tile.c * s })?;
         for t in (0..tile.t).rev() {
             let step = tile.t0 + t;
             let row = part.index(self.affine.spec.statistics, step, tile.c0);
@@ -287,24 +289,42 @@ impl<E: Element> Pass<'_, E> {
     /// What `dx = g·dy − c1 − (x − high)·c2` takes for each of the channels from `c0` on, at one step. `k`: theirs. Returns
     /// whether any dx has to be multiplied by its channel's [`DxCoefficients::scale`].
     #[inline(always)]
-    fn coefficients(&self, step: usize, c0: usize, k: &[DxCoefficients], out: &mut [Vec<E::Acc>; 4]) -> bool {
+    fn coefficients(
+        &self,
+        step: usize,
+        c0: usize,
+        k: &[DxCoefficients],
+        out: &mut [&mut [E::Acc]; 4],
+    ) -> bool {
         let row = self.row(step, c0);
         let rows = row..row + k.len();
         let (rstd, low) = (&self.normalizer.rstd[rows.clone()], &self.normalizer.low[rows.clone()]);
         let (p, weights) = (self.affine.scale(step), self.affine.weights(step, c0..c0 + k.len()));
         let [high, g, c1, c2] = out;
         high.copy_from_slice(&self.normalizer.high[rows]);
-        let is_scaled = k.iter().zip(rstd).fold(false, |any, (k, rstd)| any | k.is_out_of_range(*rstd));
+        let mut is_scaled = false;
         for c in 0..k.len() {
-            let scaled = if is_scaled { rstd[c] / k[c].scale(rstd[c]) } else { rstd[c] };
-            let slope = scaled * rstd[c] * k[c].k2;
-            g[c] = E::Acc::from_f64(scaled * (p * weights.map_or(1.0, |w| w[c])));
-            // What the rounded mean leaves out is a constant.
-            c1[c] = E::Acc::from_f64(scaled * k[c].k1 - low[c] * slope);
-            c2[c] = E::Acc::from_f64(slope);
+            let gain = p * weights.map_or(1.0, |w| w[c]);
+            [g[c], c1[c], c2[c]] = of_channel(k[c], rstd[c], rstd[c], gain, low[c]);
+            is_scaled |= k[c].is_out_of_range(rstd[c]);
+        }
+        if is_scaled {
+            for c in 0..k.len() {
+                let gain = p * weights.map_or(1.0, |w| w[c]);
+                let scaled = rstd[c] / k[c].scale(rstd[c]);
+                [g[c], c1[c], c2[c]] = of_channel(k[c], rstd[c], scaled, gain, low[c]);
+            }
         }
         is_scaled
     }
+}
+
+/// g, c1 and c2 of a channel, whose i is `rstd`, or `scaled` without its scale.
+#[inline(always)]
+fn of_channel<A: Real>(k: DxCoefficients, rstd: f64, scaled: f64, gain: f64, low: f64) -> [A; 3] {
+    let slope = scaled * rstd * k.k2;
+    // What the rounded mean leaves out is a constant.
+    [scaled * gain, scaled * k.k1 - low * slope, slope].map(A::from_f64)
 }
 
 /// Multiplies what the coefficients of a step's channels gave by the scales that were taken out of them.

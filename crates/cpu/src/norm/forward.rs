@@ -8,7 +8,7 @@ use spikenorm_core::norm::{
 };
 use spikenorm_core::{Grid, Result, workspace};
 
-use super::small::{Normalizer, save, update_running};
+use super::small::{Normalizer, save, split, update_running};
 use super::tile::{Tile, by_channels, cut, tiles};
 use super::{kernels_long, kernels_short};
 use crate::HostMemory;
@@ -105,7 +105,7 @@ fn together<E: Element>(
 
 fn no_statistics<E: Element>(spec: &NormSpec, grid: Grid) -> Result<RowStatistics> {
     let values = spec.statistics.count(grid.t) * grid.c;
-    let zeros = |values| workspace::filled(0.0, values);
+    let zeros = |values| workspace::zeros(values);
     let low = zeros(if E::Acc::IS_WIDEST { values } else { 0 })?;
     Ok(RowStatistics { mean: zeros(values)?, low, var: zeros(values)? })
 }
@@ -140,7 +140,7 @@ fn two_sweeps<E: Element>(
             cells.merge(sums);
         }
     }
-    let statistics = RowStatistics::from_cells(affine.spec, &cells)?;
+    let statistics = RowStatistics::from_cells(affine.spec, cells)?;
     write_parts(whole, parts, x, slabs, bytes, &Normalizer::new(affine.spec, &statistics)?, affine)?;
     Ok(statistics)
 }
@@ -167,7 +167,7 @@ fn sweep_tile<E: Element>(
     slabs: Vec<&mut [E]>,
     affine: &Affine<'_>,
 ) -> Result<RowStatistics> {
-    let statistics = RowStatistics::from_cells(affine.spec, &sum_tile(tile, x)?)?;
+    let statistics = RowStatistics::from_cells(affine.spec, sum_tile(tile, x)?)?;
     write_tile(tile, x, slabs, &Normalizer::new(affine.spec, &statistics)?, tile, affine)?;
     Ok(statistics)
 }
@@ -224,9 +224,9 @@ fn apply<E: Element>(
     let s = tile.grid.s;
     let streaming = tile.grid.len() * size_of::<E>() >= STREAMING_BYTES;
     // Of a step's channels, and repeated over their columns.
-    let zeros = |len| workspace::filled(E::Acc::default(), len);
-    let mut channels: [Vec<E::Acc>; 3] = [zeros(tile.c)?, zeros(tile.c)?, zeros(tile.c)?];
-    let mut columns = zeros(if tile.is_long() { 0 } else { 3 * tile.c * s })?;
+    let mut room = workspace::zeros(3 * tile.c)?;
+    let mut channels: [&mut [E::Acc]; 3] = split(&mut room);
+    let mut columns = workspace::zeros(if tile.is_long() { 0 } else { 3 * tile.c * s })?;
     for t in (0..tile.t).rev() {
         let step = tile.t0 + t;
         let row = part.index(spec.statistics, step, tile.c0);
@@ -258,7 +258,7 @@ fn coefficients<A: Real>(
     affine: &Affine<'_>,
     step: usize,
     c0: usize,
-    out: &mut [Vec<A>; 3],
+    out: &mut [&mut [A]; 3],
 ) {
     let channels = c0..c0 + rows.len();
     let (p, weights) = (affine.scale(step), affine.weights(step, channels.clone()));

@@ -83,13 +83,14 @@ impl<A: Real> Deviations<A> {
 /// range of their type; not where something is not finite.
 #[inline(always)]
 pub fn is_exact<A: Real>(count: f64, shift: f64, m2: f64) -> bool {
-    shift * shift * count <= FAR * FAR * m2 && in_range::<A>(count, m2)
+    // All of it, without branches: of many channels side by side.
+    (shift * shift * count <= FAR * FAR * m2) & in_range::<A>(count, m2)
 }
 
 /// Whether squares summed in A have neither overflowed nor lost digits below its normal numbers.
 #[inline(always)]
 fn in_range<A: Real>(count: f64, m2: f64) -> bool {
-    m2 == 0.0 || (m2 >= count * A::LEAST_SQUARE && m2 < f64::INFINITY)
+    (m2 == 0.0) | ((m2 >= count * A::LEAST_SQUARE) & (m2 < f64::INFINITY))
 }
 
 /// A value near the mean of what comes next: the mean of what the cell has seen, or the next value itself.
@@ -105,7 +106,7 @@ fn pivot_of<E: Element>(cell: &Moments, next: E) -> E::Acc {
 #[inline(always)]
 pub fn moments<E: Element>(tile: &Tile, x: &[E], t: usize) -> Result<ChannelMoments> {
     let s = tile.grid.s;
-    let mut cells = workspace::filled(Moments::default(), tile.c)?;
+    let mut cells = workspace::zeros(tile.c)?;
     if s > RUN {
         for n in 0..tile.n {
             let rows = tile.slab(x, t, n).chunks_exact(s);
@@ -225,7 +226,7 @@ pub fn backward_sums<E: Element, const EXACT: bool>(
     sums: &mut [[f64; 2]],
 ) -> Result<()> {
     let s = tile.grid.s;
-    let mut lanes = workspace::filled([[0.0; LANES]; 2], tile.c)?;
+    let mut lanes = workspace::zeros(tile.c)?;
     for n in 0..tile.n {
         let rows = tile.slab(x, t, n).chunks_exact(s).zip(tile.slab(dy, t, n).chunks_exact(s));
         for (c, (x, dy)) in rows.enumerate() {

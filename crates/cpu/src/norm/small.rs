@@ -8,9 +8,8 @@ use crate::backend::{Cpu, CpuTensor};
 use crate::element::Real;
 use crate::tensor_ops::{copy_of, read_f64, write_f64};
 
-/// Mean (also as what the type the sweep computes in holds of it, and the rest) and 1/√(v + eps), `[rows * C]` each.
+/// Mean, as what the type the sweep computes in holds of it and the rest, and 1/√(v + eps), `[rows * C]` each.
 pub struct Normalizer<A> {
-    pub mean: Vec<f64>,
     pub high: Vec<A>,
     pub low: Vec<f64>,
     pub rstd: Vec<f64>,
@@ -18,23 +17,25 @@ pub struct Normalizer<A> {
 
 impl<A: Real> Normalizer<A> {
     pub fn new(spec: &NormSpec, statistics: &RowStatistics) -> Result<Self> {
-        let low = workspace::copied(&statistics.low)?;
-        Self::from_parts(workspace::copied(&statistics.mean)?, low, rstd(spec, statistics)?)
+        Self::from_parts(&statistics.mean, &statistics.low, rstd(spec, statistics)?)
     }
 
     /// `low`: what the means leave out, if anything.
-    fn from_parts(mean: Vec<f64>, mut low: Vec<f64>, rstd: Vec<f64>) -> Result<Self> {
+    fn from_parts(mean: &[f64], low: &[f64], rstd: Vec<f64>) -> Result<Self> {
         let high = workspace::collect(mean.iter().map(|&mean| A::split(mean).0))?;
-        if low.is_empty() {
-            low = workspace::collect(mean.iter().map(|&mean| A::split(mean).1))?;
-        }
-        Ok(Self { mean, high, low, rstd })
+        let low = match low {
+            [] => workspace::collect(mean.iter().map(|&mean| A::split(mean).1)),
+            low => workspace::copied(low),
+        }?;
+        Ok(Self { high, low, rstd })
     }
 
-    pub fn from_saved(saved: &NormSaved<HostMemory>) -> Result<Self> {
+    /// With the means themselves.
+    pub fn from_saved(saved: &NormSaved<HostMemory>) -> Result<(Vec<f64>, Self)> {
         let rows = |which| read_f64(&saved.statistics.rows(which, 1));
-        let low = if saved.statistics.shape[0] > 2 { rows(2)? } else { Vec::new() };
-        Self::from_parts(rows(0)?, low, rows(1)?)
+        let (mean, low) = (rows(0)?, if saved.statistics.shape[0] > 2 { rows(2)? } else { Vec::new() });
+        let normalizer = Self::from_parts(&mean, &low, rows(1)?)?;
+        Ok((mean, normalizer))
     }
 }
 
@@ -111,4 +112,11 @@ pub fn update_running(
     write_f64(update.var, &var)?;
     counters.iter_mut().for_each(|count| *count += 1);
     Ok(())
+}
+
+/// K arrays of one length side by side in one.
+#[inline(always)]
+pub fn split<A, const K: usize>(mut room: &mut [A]) -> [&mut [A]; K] {
+    let len = room.len() / K;
+    std::array::from_fn(|_| room.split_off_mut(..len).unwrap_or_default())
 }

@@ -370,7 +370,7 @@ fn backward_blocks<E: InFours>(pass: BackwardPass<'_, E>, grid: Grid) -> f64 {
     let mut scale_grad = 0.0;
     for c0 in (0..grid.c).step_by(BLOCK) {
         let channels = BLOCK.min(grid.c - c0);
-        let (mut means, mut rstds) = ([0.0; BLOCK], [0.0; BLOCK]);
+        let (mut means, mut rstds) = ([0.0; BLOCK], [1.0; BLOCK]);
         means[..channels].copy_from_slice(&pass.mean[c0..][..channels]);
         rstds[..channels].copy_from_slice(&pass.rstd[c0..][..channels]);
         // Σ dy and Σ dy·(x − mean).
@@ -394,15 +394,19 @@ fn backward_blocks<E: InFours>(pass: BackwardPass<'_, E>, grid: Grid) -> f64 {
         }
 
         let mut coefficients = [[E::Acc::default(); BLOCK]; 5];
-        let mut k = [DxCoefficients::default(); BLOCK];
+        let k = |i: usize| DxCoefficients { k1: 0.0, k2: scale * weights[i] * inverse * s2[i] };
         let mut is_scaled = false;
-        for i in 0..channels {
-            k[i].k2 = scale * weights[i] * inverse * s2[i];
-            is_scaled |= k[i].is_out_of_range(rstds[i]);
+        for i in 0..BLOCK {
+            is_scaled |= k(i).is_out_of_range(rstds[i]);
+        }
+        let mut scaled = rstds;
+        if is_scaled {
+            for i in 0..BLOCK {
+                scaled[i] = rstds[i] / k(i).scale(rstds[i]);
+            }
         }
         for i in 0..BLOCK {
-            let scaled = if is_scaled { rstds[i] / k[i].scale(rstds[i]) } else { rstds[i] };
-            let gain = scale * weights[i] * scaled;
+            let gain = scale * weights[i] * scaled[i];
             let (high, low) = E::Acc::split(means[i]);
             coefficients[0][i] = high;
             coefficients[1][i] = E::Acc::from_f64(low);
@@ -424,7 +428,7 @@ fn backward_blocks<E: InFours>(pass: BackwardPass<'_, E>, grid: Grid) -> f64 {
                     write_row(dy, dy, &mut dx[row.clone()], |dy, _| E::store(dy.load() * g));
                 }
                 if is_scaled {
-                    scale_back(&mut dx[row], k[i].scale(rstds[i]));
+                    scale_back(&mut dx[row], k(i).scale(rstds[i]));
                 }
             }
         }

@@ -106,7 +106,7 @@ impl<A: Real> Pass<'_, A> {
 
     /// Of a task's dy; nothing without a bias.
     fn bias_grad(&self, dy: &[A]) -> Result<Vec<f64>> {
-        let mut db = workspace::filled(0.0, if self.has_bias { self.spec.out_channels } else { 0 })?;
+        let mut db = workspace::zeros(if self.has_bias { self.spec.out_channels } else { 0 })?;
         for planes in dy.chunks_exact(self.spec.out_channels * self.frames.output_plane()) {
             for (db, plane) in db.iter_mut().zip(planes.chunks_exact(self.frames.output_plane())) {
                 *db += row_sum(plane);
@@ -186,7 +186,7 @@ impl<A: Real> Pass<'_, A> {
 
 /// Adds the groups' gradients of the bias, in their order.
 fn merge_bias<A: Real>(groups: &[Vec<f64>], channels: usize) -> Result<CpuTensor> {
-    let mut total = workspace::filled(0.0, channels)?;
+    let mut total = workspace::zeros(channels)?;
     for group in groups {
         for (total, value) in total.iter_mut().zip(group) {
             *total += value;

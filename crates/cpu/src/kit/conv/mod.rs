@@ -9,7 +9,7 @@ mod weight_grad;
 pub use backward::backward;
 
 use spikenorm_core::kit::{Conv2dForward, Conv2dSaved, LayerOutput};
-use spikenorm_core::{Result, workspace};
+use spikenorm_core::{Result, element_count, workspace};
 
 use self::tiles::{Plan, multiply_to_tile, unfold_tile};
 use super::scratch::Scratch;
@@ -32,7 +32,7 @@ pub fn forward<A: Real>(
     }
     let (inputs, outputs) =
         (frames.channels * frames.input_plane(), spec.out_channels * frames.output_plane());
-    let mut out = HostMemory::take(frames.samples * outputs * size_of::<A>())?;
+    let mut out = HostMemory::take(element_count(&output_shape)? * size_of::<A>())?;
     let x = call.x.memory.read()?;
     let x = x.slice::<A>(call.x.offset, frames.samples * inputs);
     let weight = call.weight.memory.read()?;

@@ -36,7 +36,7 @@ impl Turned {
 /// The weight `[O, C, kh, kw]` of a convolution as that of its turned one, `[C, O, kh, kw]`.
 pub fn turn<A: Real>(weight: &[A], spec: &Conv2dSpec) -> Result<Vec<A>> {
     let kernel = spec.window.kernel[0] * spec.window.kernel[1];
-    let mut all = workspace::filled(A::default(), weight.len())?;
+    let mut all = workspace::zeros(weight.len())?;
     for (at, filter) in weight.chunks_exact(kernel).enumerate() {
         let (o, c) = (at / spec.in_channels, at % spec.in_channels);
         let target = &mut all[(c * spec.out_channels + o) * kernel..][..kernel];
