@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use napi_derive::napi;
-use spikenorm_core::{Error, ErrorCode};
+use spikenorm_core::{Error, ErrorCode, workspace};
 
 use crate::error::{Checked, Result, face};
 
@@ -21,6 +21,7 @@ pub fn expect_room(path: &str, bytes: f64) -> Checked<()> {
     if memory.try_reserve_exact(black_box(bytes as usize)).is_ok() {
         return Ok(());
     }
+    workspace::release_reserve();
     Err(Error::new(
         ErrorCode::OutOfMemory,
         format!("{path}: there is no memory for the {bytes} bytes it needs"),

@@ -2,11 +2,47 @@
 //! the process, as it is with `vec!` and `collect`.
 
 use bytemuck::Zeroable;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::{Error, ErrorCode, Result};
 
+/// Small pieces of the heap that are let go when memory runs out: making and throwing the error takes some hundred bytes,
+/// and a failure to have those ends the process.
+static RESERVE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+static IS_HELD: AtomicBool = AtomicBool::new(false);
+const RESERVE_PIECES: usize = 32;
+/// Below what malloc maps for itself.
+const PIECE_BYTES: usize = 4096;
+
+/// Holds the reserve (again) where there is memory for it. To be called when memory has been had from the system.
+pub fn hold_reserve() {
+    if IS_HELD.load(Ordering::Relaxed) {
+        return;
+    }
+    let mut reserve = RESERVE.lock().unwrap_or_else(PoisonError::into_inner);
+    if reserve.try_reserve_exact(RESERVE_PIECES).is_err() {
+        return;
+    }
+    while reserve.len() < RESERVE_PIECES {
+        let mut piece = Vec::new();
+        if piece.try_reserve_exact(PIECE_BYTES).is_err() {
+            return;
+        }
+        reserve.push(piece);
+    }
+    IS_HELD.store(true, Ordering::Relaxed);
+}
+
+/// Lets the reserve go; before an error of memory is made.
+pub fn release_reserve() {
+    RESERVE.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    IS_HELD.store(false, Ordering::Relaxed);
+}
+
 /// Says that so much memory could not be had.
 pub fn out_of_memory(bytes: usize) -> Error {
+    release_reserve();
     Error::new(
         ErrorCode::OutOfMemory,
         format!("cannot allocate {bytes} bytes; dispose() of tensors or use a smaller batch"),

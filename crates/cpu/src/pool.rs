@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use spikenorm_core::workspace::failpoint;
+use spikenorm_core::workspace::{self, failpoint};
 use spikenorm_core::{Error, ErrorCode, Result};
 
 use crate::block::{Block, Line};
@@ -81,7 +81,12 @@ pub fn take(bytes: usize) -> Result<Block> {
     if let Some(block) = reused {
         return Ok(block);
     }
-    Block::zeroed(lines).ok_or_else(|| {
+    let block = Block::zeroed(lines);
+    if block.is_some() {
+        workspace::hold_reserve();
+    }
+    block.ok_or_else(|| {
+        workspace::release_reserve();
         let mut pool = lock();
         pool.stats.allocated -= lines * size_of::<Line>();
         Error::new(
