@@ -2,7 +2,12 @@
 //! that the order of sums depends on shapes alone.
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
+use std::hint::black_box;
+
 use gemm::Parallelism;
+use gemm_common::cache::CACHE_INFO;
+use gemm_common::gemm::L2_SLAB;
 use spikenorm_core::{Result, workspace};
 
 use crate::element::Real;
@@ -127,13 +132,24 @@ const PACKED_DEPTH: usize = 512;
 /// What it packs fits into a last-level cache.
 const PACKED_BYTES: usize = 32 << 20;
 
+thread_local! {
+    /// Whether gemm has the buffer that it keeps for each thread.
+    static HAS_BUFFER: Cell<bool> = const { Cell::new(false) };
+}
+
 /// The gemm crate allocates what it packs factors into itself, and ends the process where it cannot: so it is tried before.
 fn expect_room_to_pack<A>(m: usize, n: usize, k: usize) -> Result<()> {
+    if !HAS_BUFFER.get() {
+        expect_room(CACHE_INFO[1].cache_bytes)?;
+        L2_SLAB.with(|_| HAS_BUFFER.set(true));
+    }
     let bytes = (m + n).saturating_mul(k.min(PACKED_DEPTH)).saturating_mul(size_of::<A>());
-    let room = workspace::with_capacity::<u8>(bytes.min(PACKED_BYTES))?;
+    expect_room(bytes.min(PACKED_BYTES))
+}
+
+fn expect_room(bytes: usize) -> Result<()> {
     // Else the compiler would not try.
-    std::hint::black_box(&room);
-    Ok(())
+    workspace::with_capacity::<u8>(bytes).map(|room| drop(black_box(room)))
 }
 
 #[cfg(test)]
