@@ -21,7 +21,14 @@ pub fn face<T>(body: impl FnOnce() -> Checked<T>) -> Result<T> {
             .unwrap_or("unknown panic");
         Err(Error::new(ErrorCode::Internal, format!("a defect in spikenorm, please report it: {what}")))
     });
-    result.map_err(|error| napi::Error::new(error.code.as_str(), error.message))
+    result.map_err(|error| {
+        let message = match error.message {
+            // There was no memory for it.
+            message if message.is_empty() => "out of memory".into(),
+            message => message,
+        };
+        napi::Error::new(error.code.as_str(), message)
+    })
 }
 
 /// A failure of N-API itself, which no argument of the user's can cause.

@@ -1,7 +1,7 @@
 //! Errors with a stable code. They are made where the fact is known and carried to JavaScript as
 //! `SpikenormError { code, message }`.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -54,6 +54,9 @@ impl fmt::Display for ErrorCode {
     }
 }
 
+/// More than a message about memory has.
+const MESSAGE_BYTES: usize = 256;
+
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
@@ -64,6 +67,16 @@ pub struct Error {
 impl Error {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
+    }
+
+    /// `ERR_OUT_OF_MEMORY`. Where there is no memory for the message either, as in a thread that shares none of what another
+    /// lets go, it is empty.
+    pub fn out_of_memory(message: fmt::Arguments<'_>) -> Self {
+        let mut text = String::new();
+        if text.try_reserve(MESSAGE_BYTES).is_ok() {
+            let _ = text.write_fmt(message);
+        }
+        Self { code: ErrorCode::OutOfMemory, message: text }
     }
 
     /// The same error, naming what it is about.

@@ -5,7 +5,7 @@ use bytemuck::Zeroable;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::{Error, ErrorCode, Result};
+use crate::{Error, Result};
 
 /// Small pieces of the heap that are let go when memory runs out: making and throwing the error takes some hundred bytes,
 /// and a failure to have those ends the process.
@@ -43,10 +43,9 @@ pub fn release_reserve() {
 /// Says that so much memory could not be had.
 pub fn out_of_memory(bytes: usize) -> Error {
     release_reserve();
-    Error::new(
-        ErrorCode::OutOfMemory,
-        format!("cannot allocate {bytes} bytes; dispose() of tensors or use a smaller batch"),
-    )
+    Error::out_of_memory(format_args!(
+        "cannot allocate {bytes} bytes; dispose() of tensors or use a smaller batch"
+    ))
 }
 
 /// An empty vector with room for `len` values.

@@ -4,10 +4,11 @@
 
 use std::cell::Cell;
 use std::hint::black_box;
+use std::sync::{Mutex, PoisonError};
 
 use gemm::Parallelism;
 use gemm_common::cache::CACHE_INFO;
-use gemm_common::gemm::L2_SLAB;
+use gemm_common::gemm::{CACHELINE_ALIGN, L2_SLAB};
 use spikenorm_core::{Result, workspace};
 
 use crate::element::Real;
@@ -132,6 +133,8 @@ const PACKED_DEPTH: usize = 512;
 /// What it packs fits into a last-level cache.
 const PACKED_BYTES: usize = 32 << 20;
 
+static MAKING_BUFFERS: Mutex<()> = Mutex::new(());
+
 thread_local! {
     /// Whether gemm has the buffer that it keeps for each thread.
     static HAS_BUFFER: Cell<bool> = const { Cell::new(false) };
@@ -140,7 +143,9 @@ thread_local! {
 /// The gemm crate allocates what it packs factors into itself, and ends the process where it cannot: so it is tried before.
 fn expect_room_to_pack<A>(m: usize, n: usize, k: usize) -> Result<()> {
     if !HAS_BUFFER.get() {
-        expect_room(CACHE_INFO[1].cache_bytes)?;
+        // One thread after the other: what one has tried, another must not take.
+        let _making = MAKING_BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
+        expect_room(CACHE_INFO[1].cache_bytes + CACHELINE_ALIGN)?;
         L2_SLAB.with(|_| HAS_BUFFER.set(true));
     }
     let bytes = (m + n).saturating_mul(k.min(PACKED_DEPTH)).saturating_mul(size_of::<A>());

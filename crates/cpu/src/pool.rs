@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use spikenorm_core::workspace::{self, failpoint};
-use spikenorm_core::{Error, ErrorCode, Result};
+use spikenorm_core::{Error, Result};
 
 use crate::block::{Block, Line};
 
@@ -89,13 +89,10 @@ pub fn take(bytes: usize) -> Result<Block> {
         workspace::release_reserve();
         let mut pool = lock();
         pool.stats.allocated -= lines * size_of::<Line>();
-        Error::new(
-            ErrorCode::OutOfMemory,
-            format!(
-                "cannot allocate {bytes} bytes ({} bytes are in use by tensors); dispose() of tensors or use a smaller batch",
-                pool.stats.allocated
-            ),
-        )
+        Error::out_of_memory(format_args!(
+            "cannot allocate {bytes} bytes ({} bytes are in use by tensors); dispose() of tensors or use a smaller batch",
+            pool.stats.allocated
+        ))
     })
 }
 
@@ -171,6 +168,8 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
+    use spikenorm_core::ErrorCode;
+
     use super::*;
 
     #[test]
