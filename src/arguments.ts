@@ -239,7 +239,9 @@ function writeInstead<O>(where: string, given: ArrayLike<unknown>, signature: Si
   const { call = `new ${where}`, leading, positional = [] } = signature
   const values = Array.from(given).slice(leading.length)
   const named = values.flatMap((value, i) => {
-    const name = [positional[i], 'stepMode' as const].find((known) => accepts(signature, known, value))
+    // A step mode is known by its value alone.
+    const candidates = value === 's' || value === 'm' ? [positional[i], 'stepMode'] : [positional[i]]
+    const name = candidates.find((known) => accepts(signature, known, value))
     return name && isShowable(value) ? [`${name}: ${formatValue(value)}`] : []
   })
   const options = named.length === 0 ? 'options' : `{ ${named.join(', ')} }`
