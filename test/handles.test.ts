@@ -1,7 +1,7 @@
 // What JavaScript holds of native values: numbers that are never used again, which no object takes over from another.
 
 import { describe, expect, it } from 'vitest'
-import * as addon from '../index.js'
+import { loadAddon } from '../src/addon.js'
 import {
   BatchNorm1d,
   CudaGraph,
@@ -16,6 +16,7 @@ import {
 import { collect } from './support/collect.js'
 import { expectCode } from './support/compare.js'
 
+const addon = loadAddon()
 const AnyTensor = Tensor as unknown as new (...args: unknown[]) => Tensor
 
 describe('a handle', () => {

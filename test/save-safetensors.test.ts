@@ -255,8 +255,11 @@ describe('a save that does not come to its end', () => {
     () => {
       const path = join(emptyFolder(), 'net.safetensors')
       // The addon alone: what reads TypeScript needs more address space than this.
+      const root = fileURLToPath(new URL('..', import.meta.url))
+      const binary = join(root, fs.readdirSync(root).find((name) => name.endsWith('.node'))!)
       const body = `
-        import * as native from ${JSON.stringify(new URL('../index.js', import.meta.url).href)}
+        import { createRequire } from 'node:module'
+        const native = createRequire(${JSON.stringify(binary)})(${JSON.stringify(binary)})
         const take = (bytes) => native.tensorFull([bytes], 0, 'uint8', 'cpu')
         const t = take(1e8), held = []
         for (let n = 2 ** 27; n >= 2 ** 20;) try { held.push([take(n), n]) } catch { n /= 2 }
