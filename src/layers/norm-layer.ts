@@ -265,8 +265,7 @@ export abstract class NormLayer extends Module {
 
   /** @internal */
   protected override get isBackwardAtomic(): boolean {
-    // Gradients of several parameters come as one tensor, which is not added to theirs by the native call.
-    return this.#preset.weight !== 'perStep' || !(this.#tape.length > 0 && this.#tape.latest().steps > 1)
+    return true
   }
 
   protected override computeForward(x: Tensor, record: boolean): Tensor {
@@ -304,6 +303,8 @@ export abstract class NormLayer extends Module {
     const { saved } = entry
     const weight = onlyRow(this.#weight, entry)
     const bias = onlyRow(this.#bias, entry)
+    // The native call does not add the gradients of several steps, which come as one tensor: that may throw after it.
+    const keepsSaved = isAtomic() || entry.steps > 1
     const made = native.normBackward(
       dx,
       saved.id,
@@ -311,16 +312,22 @@ export abstract class NormLayer extends Module {
       weight?.gradId ?? 0,
       bias?.gradId ?? 0,
       this.#scale?.gradId ?? 0,
-      isAtomic(),
+      keepsSaved,
     )
-    if (!isAtomic()) saved.forget()
+    become(dx, madeAt(made, 0))
+    if (!keepsSaved) saved.forget()
+    try {
+      // What has been added to a gradient is not returned.
+      takeGradient(this.#weight, weight, madeAt(made, 1), entry)
+      takeGradient(this.#bias, bias, madeAt(made, 2), entry)
+      const scale = madeAt(made, 3)
+      if (scale !== 0) this.#scale?.accumulate(scale)
+    } catch (thrown) {
+      dx.dispose()
+      throw thrown
+    }
     this.#tape.pop()
-    // What has been added to a gradient is not returned.
-    takeGradient(this.#weight, weight, madeAt(made, 1), entry)
-    takeGradient(this.#bias, bias, madeAt(made, 2), entry)
-    const scale = madeAt(made, 3)
-    if (scale !== 0) this.#scale?.accumulate(scale)
-    return become(dx, madeAt(made, 0))
+    return dx
   }
 
   /** Step index to 0; pending forwards are dropped. Statistics and parameters stay. */
