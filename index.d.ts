@@ -261,10 +261,10 @@ export declare function numThreads(): number
 export declare function pool2DSpec(window: WindowConfig): number
 
 /**
- * Makes `target` a random permutation of 0 … n − 1. Refuses where there is no room for an array of as many JavaScript
+ * Makes `target`, an ArrayBuffer of uint32, a random permutation of 0 … n − 1. Refuses where there is no room for an array of as many JavaScript
  * numbers beside it: V8 would end the process.
  */
-export declare function randperm(target: Uint32Array): void
+export declare function randperm(target: object): void
 
 /** Writes tensors to a file, all or nothing. Names are checked by the caller. */
 export declare function saveSafetensors(path: string, names: Array<string>, handles: Array<Handle>, metadata: Record<string, string>): void

@@ -1,5 +1,5 @@
 /** The base of every layer: parameters, modes, recording and state, with PyTorch's and SpikingJelly's names. */
-import { argumentError, boolean, expectDict, readOptions, readTarget, type Signature } from './arguments.js'
+import { argumentError, boolean, expectDict, readOptions, readTarget } from './arguments.js'
 import { type Conversion, Conversions } from './conversion.js'
 import type { Device } from './device.js'
 import { type DType, expectFloatDType, parameterDType } from './dtype.js'
@@ -10,7 +10,7 @@ import { isLibraryClass } from './library-classes.js'
 import { describeModule } from './module-text.js'
 import { Parameter } from './parameter.js'
 import { atomically, changed } from './rollback.js'
-import { copiesOf, eachOnce, type LoadResult, loadIntoModule } from './state-dict.js'
+import { copiesOf, eachOnce, LOAD_STATE_DICT, type LoadResult, loadIntoModule } from './state-dict.js'
 import type { Tape, TapeEntry } from './tape.js'
 import { expectTensor, Tensor } from './tensor.js'
 import { type Vjp, vjpOf } from './vjp.js'
@@ -19,13 +19,6 @@ import { type Vjp, vjpOf } from './vjp.js'
 export type StepMode = 's' | 'm'
 
 const BOTH_STEP_MODES: readonly StepMode[] = ['s', 'm']
-
-const LOAD_STATE_DICT: Signature<{ strict?: boolean }> = {
-  call: 'net.loadStateDict',
-  leading: ['dict'],
-  options: { strict: boolean },
-  positional: ['strict'],
-}
 
 /**
  * The base of every layer: what `torch.nn.Module` and SpikingJelly's `base.StepModule` are there. A module of your own
@@ -164,12 +157,7 @@ export abstract class Module {
 
   /** Training mode, or with `false` evaluation mode, for this module and all below it. Returns the module. */
   train(mode = true): this {
-    if (typeof mode !== 'boolean') {
-      throw new SpikenormError(
-        'ERR_ARGUMENT',
-        `${this.constructor.name}: train: mode: expected true or false, got ${formatValue(mode)}`,
-      )
-    }
+    boolean(`${this.constructor.name}: train`, 'mode', mode)
     for (const module of this.modules()) {
       const before = module.#training
       module.#training = mode

@@ -23,7 +23,7 @@ export function randperm(n: number): number[] {
   refuseSurplus('randperm', arguments, ['n'])
   const length = wholeNumber('randperm', 'n', n, 0, LONGEST)
   const drawn = roomFor(length)
-  native.randperm(drawn)
+  native.randperm(drawn.buffer)
   // Of known length: it does not grow as it is filled.
   const permutation = new Array<number>(length)
   for (let at = 0; at < length; at++) permutation[at] = drawn[at] as number

@@ -87,49 +87,44 @@ export function keepValues(values: Values): void {
  * outermost call: where it throws, so has `body`.
  */
 export function atomically<R>(body: () => R, settle?: () => void): R {
+  depth++
+  try {
+    return undoneIfThrown(body, (ownStart) => {
+      if (depth > 1) return
+      settle?.()
+      if (captured !== null) releaseCaptured(ownStart)
+    })
+  } finally {
+    depth--
+  }
+}
+
+/** The same for a function whose work on `device` is captured and not run. */
+export function whileCapturing<R>(device: string, body: () => R): R {
+  const [outerDepth, outerCaptured] = [depth, captured]
+  depth = 0
+  captured = new WeakSet()
+  capturing.add(device)
+  try {
+    return undoneIfThrown(body)
+  } finally {
+    depth = outerDepth
+    captured = outerCaptured
+    capturing.delete(device)
+  }
+}
+
+/** Runs `body` and then `end`, which is told where the changes since begin; the outermost one makes all of them final. */
+function undoneIfThrown<R>(body: () => R, end?: (ownStart: number) => void): R {
   const isOutermost = changes === null
   const journal = changes ?? []
   changes = journal
   const outerStart = start
   const ownStart = journal.length
   start = ownStart
-  depth++
   try {
     const result = body()
-    if (depth === 1) settle?.()
-    return done(result, isOutermost, ownStart)
-  } catch (thrown) {
-    undo(journal, ownStart)
-    throw thrown
-  } finally {
-    depth--
-    start = outerStart
-    if (isOutermost) {
-      changes = null
-      copies.clear()
-    }
-  }
-}
-
-function done<R>(result: R, isOutermost: boolean, ownStart: number): R {
-  if (isOutermost) release()
-  else if (depth === 1) releaseCaptured(ownStart)
-  return result
-}
-
-/** The same for a function whose work on `device` is captured and not run. */
-export function whileCapturing<R>(device: string, body: () => R): R {
-  const isOutermost = changes === null
-  const journal = changes ?? []
-  changes = journal
-  const [outerStart, outerDepth, outerCaptured] = [start, depth, captured]
-  const ownStart = journal.length
-  start = ownStart
-  depth = 0
-  captured = new WeakSet()
-  capturing.add(device)
-  try {
-    const result = body()
+    end?.(ownStart)
     if (isOutermost) release()
     return result
   } catch (thrown) {
@@ -137,9 +132,6 @@ export function whileCapturing<R>(device: string, body: () => R): R {
     throw thrown
   } finally {
     start = outerStart
-    depth = outerDepth
-    captured = outerCaptured
-    capturing.delete(device)
     if (isOutermost) {
       changes = null
       copies.clear()

@@ -1,8 +1,17 @@
+import { boolean, type Signature } from './arguments.js'
 import { SpikenormError } from './errors.js'
 import { printable } from './format-value.js'
 import { native } from './native.js'
 import { keepValues } from './rollback.js'
 import { Tensor } from './tensor.js'
+
+/** How a module's `loadStateDict` is called. */
+export const LOAD_STATE_DICT: Signature<{ strict?: boolean }> = {
+  call: 'net.loadStateDict',
+  leading: ['dict'],
+  options: { strict: boolean },
+  positional: ['strict'],
+}
 
 /** Keys that did not match, as PyTorch's `load_state_dict` returns them. */
 export interface LoadResult {

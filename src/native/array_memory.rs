@@ -386,21 +386,28 @@ pub fn tensor_byte_offset(handle: f64) -> Result<f64> {
     face(|| writable(handle).map(|tensor| (tensor.offset * tensor.dtype.size()) as f64))
 }
 
+/// The memory of an ArrayBuffer that no tensor lies in, for the rest of the call, to be written to.
+pub fn unshared(env: &Env, target: &Object<'_>) -> Checked<impl LentMut + use<>> {
+    let bytes = Bytes::of(env.raw(), target.value().value)
+        .map_err(|_| Error::new(ErrorCode::Argument, "target: expected an ArrayBuffer"))?;
+    if bytes.length > 0 && find(bytes.data as usize, |_, _| Some(())).is_some() {
+        bail!(Argument, "target: expected an ArrayBuffer that no tensor lies in");
+    }
+    Ok(View(bytes))
+}
+
 /// Copies a tensor's bytes to `target`, an ArrayBuffer of as many that no tensor lies in. Waits for the device.
 #[napi]
 pub fn tensor_read(env: Env, handle: f64, target: Object<'_>) -> Result<()> {
     face(|| {
-        let bytes = Bytes::of(env.raw(), target.value().value)
-            .map_err(|_| Error::new(ErrorCode::Argument, "target: expected an ArrayBuffer"))?;
-        if bytes.length > 0 && find(bytes.data as usize, |_, _| Some(())).is_some() {
-            bail!(Argument, "target: expected an ArrayBuffer that no tensor lies in");
-        }
+        let mut target = unshared(&env, &target)?;
+        let target = target.bytes_mut();
         on_device!(device_of(handle)?, backend => {
             let tensor = tensor(backend, "tensor", handle)?;
-            if bytes.length != tensor.bytes() {
-                bail!(Argument, "target: expected {} bytes, got {}", tensor.bytes(), bytes.length);
+            if target.len() != tensor.bytes() {
+                bail!(Argument, "target: expected {} bytes, got {}", tensor.bytes(), target.len());
             }
-            backend.read(&tensor, |values| View(bytes).bytes_mut().copy_from_slice(values))
+            backend.read(&tensor, |values| target.copy_from_slice(values))
         })
     })
 }

@@ -352,6 +352,15 @@ pub fn remove(env: &Env, handle: Handle) {
     }
 }
 
+/// Frees what has had an owner that has been collected.
+fn free_collected(env: &Env) {
+    for slot in with(|registry| registry.sweep(env)) {
+        if let Some(owner) = slot.owner {
+            owner.delete(env);
+        }
+    }
+}
+
 /// Tells V8 about memory outside its heap.
 fn report(env: &Env) -> Checked<()> {
     // Outside the borrow: this may run a garbage collection.
@@ -391,12 +400,7 @@ pub fn watch(env: &Env, owner: &Object<'_>, handle: Handle) -> Checked<()> {
     });
     watch_end(env)?;
     if is_due {
-        let dropped = with(|registry| registry.sweep(env));
-        for slot in dropped {
-            if let Some(owner) = slot.owner {
-                owner.delete(env);
-            }
-        }
+        free_collected(env);
     }
     report(env)
 }
@@ -429,12 +433,7 @@ pub fn free(env: Env, handle: f64) -> Result<()> {
 #[napi]
 pub fn sweep(env: Env) -> Result<u32> {
     face(|| {
-        let dropped = with(|registry| registry.sweep(&env));
-        for slot in dropped {
-            if let Some(owner) = slot.owner {
-                owner.delete(&env);
-            }
-        }
+        free_collected(&env);
         report(&env)?;
         Ok(with(|registry| registry.slots.len() as u32))
     })

@@ -1,15 +1,17 @@
 //! The generator behind parameter initialisation: one per JavaScript thread, seeded alike.
 
 use std::cell::RefCell;
-use std::hint::black_box;
 
-use napi::bindgen_prelude::Uint32ArraySlice;
+use napi::Env;
+use napi::bindgen_prelude::Object;
 use napi_derive::napi;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 use spikenorm_core::{DType, bail, workspace};
+use spikenorm_cpu::LentMut;
 
+use crate::array_memory::unshared;
 use crate::device::{Place, on_device};
 use crate::error::{Checked, Result, face};
 use crate::handles::{Handle, device_of, tensor};
@@ -57,17 +59,16 @@ fn uniform<B: Place>(backend: &B, target: Handle, low: f64, high: f64) -> Checke
     Ok(())
 }
 
-/// Makes `target` a random permutation of 0 … n − 1. Refuses where there is no room for an array of as many JavaScript
+/// Makes `target`, an ArrayBuffer of uint32, a random permutation of 0 … n − 1. Refuses where there is no room for an array of as many JavaScript
 /// numbers beside it: V8 would end the process.
 #[napi]
-#[allow(unsafe_code)]
-pub fn randperm(mut target: Uint32ArraySlice<'_>) -> Result<()> {
+pub fn randperm(env: Env, target: Object<'_>) -> Result<()> {
     face(|| {
-        // SAFETY: it is the only argument, the caller has just made it, and no JavaScript runs before this returns.
-        let target = unsafe { target.as_mut() };
-        let room = workspace::with_capacity::<f64>(target.len())?;
-        // Else the compiler would not try.
-        drop(black_box(room));
+        let mut target = unshared(&env, &target)?;
+        let bytes = target.bytes_mut();
+        // An empty buffer has no address to be aligned.
+        let target: &mut [u32] = if bytes.is_empty() { &mut [] } else { bytemuck::cast_slice_mut(bytes) };
+        workspace::expect_room(size_of::<f64>() * target.len())?;
         for (value, place) in target.iter_mut().zip(0..) {
             *value = place;
         }

@@ -1,9 +1,7 @@
 //! Whether there is memory for what is about to be loaded.
 
-use std::hint::black_box;
-
 use napi_derive::napi;
-use spikenorm_core::{Error, ErrorCode, workspace};
+use spikenorm_core::workspace;
 
 use crate::error::{Checked, Result, face};
 
@@ -16,14 +14,7 @@ pub fn expect_room_for(path: String, bytes: f64) -> Result<()> {
 
 /// The same. A float: a sum past counting is too large in any case.
 pub fn expect_room(path: &str, bytes: f64) -> Checked<()> {
-    // Not to be optimised away, as an allocation that nobody uses may be.
-    let mut memory = black_box(Vec::<u8>::new());
-    if memory.try_reserve_exact(black_box(bytes as usize)).is_ok() {
-        return Ok(());
-    }
-    workspace::release_reserve();
-    Err(Error::new(
-        ErrorCode::OutOfMemory,
-        format!("{path}: there is no memory for the {bytes} bytes it needs"),
-    ))
+    workspace::expect_room(bytes as usize).map_err(|_| {
+        workspace::out_of_memory(format_args!("{path}: there is no memory for the {bytes} bytes it needs"))
+    })
 }

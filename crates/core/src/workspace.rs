@@ -1,9 +1,12 @@
 //! Working memory whose size follows from a call's arguments. Where there is none left, that is an error and not the end of
 //! the process, as it is with `vec!` and `collect`.
 
-use bytemuck::Zeroable;
+use std::fmt;
+use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+use bytemuck::Zeroable;
 
 use crate::{Error, Result};
 
@@ -34,18 +37,22 @@ pub fn hold_reserve() {
     IS_HELD.store(true, Ordering::Relaxed);
 }
 
-/// Lets the reserve go; before an error of memory is made.
-pub fn release_reserve() {
+/// `ERR_OUT_OF_MEMORY`. Lets the reserve go before the message is made.
+pub fn out_of_memory(message: fmt::Arguments<'_>) -> Error {
     RESERVE.lock().unwrap_or_else(PoisonError::into_inner).clear();
     IS_HELD.store(false, Ordering::Relaxed);
+    Error::out_of_memory(message)
 }
 
-/// Says that so much memory could not be had.
-pub fn out_of_memory(bytes: usize) -> Error {
-    release_reserve();
-    Error::out_of_memory(format_args!(
-        "cannot allocate {bytes} bytes; dispose() of tensors or use a smaller batch"
-    ))
+/// The same where that many bytes could not be had.
+fn cannot_allocate(bytes: usize) -> Error {
+    out_of_memory(format_args!("cannot allocate {bytes} bytes; dispose() of tensors or use a smaller batch"))
+}
+
+/// Refuses where that many bytes cannot be had at once: before something allocates them that ends the process without.
+pub fn expect_room(bytes: usize) -> Result<()> {
+    // Not to be optimised away, as an allocation that nobody uses may be.
+    with_capacity::<u8>(black_box(bytes)).map(|room| drop(black_box(room)))
 }
 
 /// An empty vector with room for `len` values.
@@ -55,7 +62,7 @@ pub fn with_capacity<T>(len: usize) -> Result<Vec<T>> {
         return Ok(values);
     }
     failpoint::pass()?;
-    values.try_reserve_exact(len).map_err(|_| out_of_memory(len.saturating_mul(size_of::<T>())))?;
+    values.try_reserve_exact(len).map_err(|_| cannot_allocate(len.saturating_mul(size_of::<T>())))?;
     Ok(values)
 }
 
@@ -65,7 +72,8 @@ pub fn zeros<T: Zeroable>(len: usize) -> Result<Vec<T>> {
         return Ok(Vec::new());
     }
     failpoint::pass()?;
-    bytemuck::allocation::try_zeroed_vec(len).map_err(|()| out_of_memory(len.saturating_mul(size_of::<T>())))
+    bytemuck::allocation::try_zeroed_vec(len)
+        .map_err(|()| cannot_allocate(len.saturating_mul(size_of::<T>())))
 }
 
 pub fn copied<T: Copy>(values: &[T]) -> Result<Vec<T>> {
@@ -100,7 +108,7 @@ pub fn try_collect<T>(items: impl ExactSizeIterator<Item = Result<T>>) -> Result
 
 pub fn push<T>(values: &mut Vec<T>, item: T) -> Result<()> {
     if values.len() == values.capacity() {
-        values.try_reserve(1).map_err(|_| out_of_memory(size_of_val(&values[..]).saturating_mul(2)))?;
+        values.try_reserve(1).map_err(|_| cannot_allocate(size_of_val(&values[..]).saturating_mul(2)))?;
     }
     values.push(item);
     Ok(())
@@ -127,7 +135,7 @@ pub mod failpoint {
         #[cfg(feature = "failpoints")]
         match LEFT.get() {
             usize::MAX => {}
-            0 => return Err(super::out_of_memory(0)),
+            0 => return Err(super::cannot_allocate(0)),
             left => LEFT.set(left - 1),
         }
         Ok(())

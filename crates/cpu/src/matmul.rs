@@ -3,7 +3,6 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::hint::black_box;
 use std::sync::{Mutex, PoisonError};
 
 use gemm::Parallelism;
@@ -145,16 +144,11 @@ fn expect_room_to_pack<A>(m: usize, n: usize, k: usize) -> Result<()> {
     if !HAS_BUFFER.get() {
         // One thread after the other: what one has tried, another must not take.
         let _making = MAKING_BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
-        expect_room(CACHE_INFO[1].cache_bytes + CACHELINE_ALIGN)?;
+        workspace::expect_room(CACHE_INFO[1].cache_bytes + CACHELINE_ALIGN)?;
         L2_SLAB.with(|_| HAS_BUFFER.set(true));
     }
     let bytes = (m + n).saturating_mul(k.min(PACKED_DEPTH)).saturating_mul(size_of::<A>());
-    expect_room(bytes.min(PACKED_BYTES))
-}
-
-fn expect_room(bytes: usize) -> Result<()> {
-    // Else the compiler would not try.
-    workspace::with_capacity::<u8>(bytes).map(|room| drop(black_box(room)))
+    workspace::expect_room(bytes.min(PACKED_BYTES))
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use spikenorm_core::Result;
 use spikenorm_core::workspace::{self, failpoint};
-use spikenorm_core::{Error, Result};
 
 use crate::block::{Block, Line};
 
@@ -86,10 +86,9 @@ pub fn take(bytes: usize) -> Result<Block> {
         workspace::hold_reserve();
     }
     block.ok_or_else(|| {
-        workspace::release_reserve();
         let mut pool = lock();
         pool.stats.allocated -= lines * size_of::<Line>();
-        Error::out_of_memory(format_args!(
+        workspace::out_of_memory(format_args!(
             "cannot allocate {bytes} bytes ({} bytes are in use by tensors); dispose() of tensors or use a smaller batch",
             pool.stats.allocated
         ))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cudarc::driver::{result, sys};
-use spikenorm_core::{DType, Error, ErrorCode, Result, Tensor};
+use spikenorm_core::{DType, Result, Tensor, workspace};
 
 use super::memory::address;
 use super::stream::{Stream, Turn};
@@ -25,8 +25,7 @@ impl Cuda {
         }
         let what = "copying to the device";
         if bytes.len() <= STAGED_BYTES {
-            let mut staged = reserved(bytes.len())?;
-            staged.extend_from_slice(bytes);
+            let staged = workspace::copied(bytes)?;
             // SAFETY: the tensor has as many bytes, and the staged ones outlive the copy: submit_with keeps them.
             self.stream.submit_with(what, Box::new(staged), |raw, staged| unsafe {
                 result::memcpy_htod_async(address(&tensor), staged.as_slice(), raw)
@@ -45,7 +44,7 @@ impl Cuda {
     /// Copies the values out.
     pub fn download(&self, x: &Tensor<DeviceMemory>) -> Result<Vec<u8>> {
         let count = x.bytes();
-        let mut bytes = reserved(count)?;
+        let mut bytes = workspace::with_capacity(count)?;
         if count == 0 {
             return Ok(bytes);
         }
@@ -129,15 +128,6 @@ impl Cuda {
         }
         Ok(copy)
     }
-}
-
-/// Room for that many bytes of the host.
-fn reserved(count: usize) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(count).map_err(|_| {
-        Error::new(ErrorCode::OutOfMemory, format!("out of memory: {count} bytes of the host were asked for"))
-    })?;
-    Ok(bytes)
 }
 
 /// A turn on two streams, always taken in the same order.
